@@ -1,0 +1,70 @@
+# keybearer: `make help` lists what there is. Nothing but Python 3.11, make and git is expected beforehand.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+HOST ?= 127.0.0.1
+PORT ?= 8000
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+UV := $(BIN)/uv
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate
+GROUPS_LOCKED := build test lint docs bench
+FULLY_COVERED := src/keybearer/domain/*,src/keybearer/verification/*,src/keybearer/operations/*
+
+.PHONY: help install system run test lint bench docs lock clean
+
+help: ## list these targets
+	@sed -nE 's/^([a-z]+):.*## (.*)$$/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+
+install: $(STAMP) ## make .venv from the lock
+
+$(STAMP): pyproject.toml requirements/lock.txt requirements/uv.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "keybearer needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@PYTHON="$(PYTHON)" scripts/system-packages python3-venv
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/uv.txt requirements/lock.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+system: ## install PostgreSQL, Redis and Chromium for the tests, if missing
+	@scripts/system-packages postgresql redis-server chromium
+
+run: export KEYBEARER_TOKEN_MANAGEMENT ?= true
+run: export KEYBEARER_DATABASE_URL ?= sqlite:///.data/keybearer.db
+run: install ## serve on PORT with token management and the examples
+	@mkdir -p .data
+	@exec $(BIN)/keybearer serve --examples --host $(HOST) --port $(PORT)
+
+test: install system ## run all tests; the core must be covered in full
+	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report= $(ARGS)
+	$(BIN)/coverage report --skip-covered
+	$(BIN)/coverage report --include='$(FULLY_COVERED)' --fail-under=100
+
+lint: install ## ruff, mypy, import-linter
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install ## run the benchmarks and write their table
+	@scripts/system-packages wrk postgresql
+	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: install ## build the documentation into docs/_build
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build
+
+lock: $(STAMP) ## resolve requirements/*.txt anew (UPGRADE=--upgrade for the newest)
+	$(COMPILE) $(UPGRADE) --group install --output-file requirements/uv.txt
+	$(COMPILE) $(UPGRADE) --all-extras $(addprefix --group ,$(GROUPS_LOCKED)) \
+		--output-file requirements/lock.txt pyproject.toml
+
+clean: ## remove what these targets made, except .data
+	rm -rf .venv dist build docs/_build htmlcov .coverage .coverage.* .hypothesis .pytest_cache \
+		.mypy_cache .ruff_cache .import_linter_cache

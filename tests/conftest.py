@@ -1,0 +1,157 @@
+"""Databases and servers that every test may ask for; started when the first one asks.
+
+| fixture           | lives for | gives                                                        |
+|-------------------|-----------|--------------------------------------------------------------|
+| `postgres_server` | session   | `PostgresServer`: `.create(template=None) -> url`, `.drop(url)` |
+| `postgres_url`    | session   | the superuser's URL of that server                           |
+| `fresh_postgres`  | test      | URL of an empty PostgreSQL database, dropped afterwards      |
+| `database_url`    | test      | runs the test twice: URL of an empty SQLite, then PostgreSQL |
+| `ready_url`       | test      | the same, with the schema of this version                    |
+| `clock`           | test      | a clock that stands still until a test moves it              |
+| `auth`            | test      | a started `Auth` with everything on, on each database        |
+| `app`             | test      | its parts                                                    |
+| `client`          | test      | HTTP to it, in process                                       |
+| `redis_server`    | session   | URL of a Redis without persistence                           |
+| `redis_url`       | test      | the same, emptied beforehand                                 |
+"""
+
+import asyncio
+import shutil
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+
+from keybearer import Auth
+from keybearer.adapters.passwords import Cost, Hasher
+from keybearer.adapters.sql.database import migrate, open_database
+from keybearer.operations.app import App
+from keybearer.web.mount import no_app
+from tests.people import SECRET, StandingClock
+from tests.servers import PostgresServer, run_postgres, run_redis
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    with run_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_server: PostgresServer) -> str:
+    return postgres_server.admin_url
+
+
+@pytest.fixture
+def fresh_postgres(postgres_server: PostgresServer) -> Iterator[str]:
+    url = postgres_server.create()
+    yield url
+    postgres_server.drop(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'keybearer.db'}"
+    # Asked for by name only here, so that the SQLite run starts no PostgreSQL.
+    return str(request.getfixturevalue("fresh_postgres"))
+
+
+async def _migrate(url: str) -> None:
+    database, _ = open_database(url)
+    await migrate(database)
+    await database.close()
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "template.db"
+    asyncio.run(_migrate(f"sqlite:///{path}"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: PostgresServer) -> str:
+    url = postgres_server.create()
+    asyncio.run(_migrate(url))
+    return urlsplit(url).path.removeprefix("/")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ready_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        path = tmp_path / "keybearer.db"
+        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        yield f"sqlite:///{path}"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    url = server.create(request.getfixturevalue("postgres_template"))
+    yield url
+    server.drop(url)
+
+
+@pytest.fixture
+def clock() -> StandingClock:
+    return StandingClock()
+
+
+@pytest.fixture
+async def auth(ready_url: str, clock: StandingClock) -> AsyncIterator[Auth]:
+    auth = Auth(
+        ready_url,
+        secret=SECRET,
+        token_management=True,
+        permissions="files:read,files:write,users:write,deploy:run",
+        user_permissions="files:read,files:write,deploy:run",
+        clock=clock,
+    )
+    await auth.start()
+    app = await auth.running()
+    app.hasher.close()
+    # The same Argon2id at a hundredth of the cost: these tests log in a thousand times.
+    object.__setattr__(app, "hasher", Hasher(threads=2, cost=Cost(memory_kib=64, passes=1)))
+    yield auth
+    await auth.stop()
+
+
+@pytest.fixture
+async def app(auth: Auth) -> App:
+    return await auth.running()
+
+
+@pytest.fixture
+async def client(auth: Auth) -> AsyncIterator[httpx2.AsyncClient]:
+    transport = httpx2.ASGITransport(app=auth.mount(no_app), client=("127.0.0.1", 50000))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    with run_redis() as url:
+        yield url
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    parts = urlsplit(redis_server)
+    with socket.create_connection((parts.hostname, parts.port), timeout=5) as connection:
+        connection.sendall(b"FLUSHALL\r\n")
+        assert connection.recv(16) == b"+OK\r\n"
+    return redis_server
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """A short name for long values: those that are made anew in each process differ between
+    the processes that share a run."""
+    if isinstance(val, str | bytes) and len(val) > 40:
+        return argname
+    return None

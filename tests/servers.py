@@ -1,0 +1,235 @@
+"""Real PostgreSQL and Redis for the tests, each in a folder of its own.
+
+A server is started on a free port of 127.0.0.1, is owned by this process (it ends with it, where
+the system can do that) and is stopped by its pid. Nothing of the machine's own services is touched.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+START_SECONDS = 30
+STOP_SECONDS = 15
+POSTGRES_PACKAGE = "PostgreSQL is not installed: `make system` (Debian's package `postgresql`)."
+REDIS_PACKAGE = "Redis is not installed: `make system` (Debian's package `redis-server`)."
+
+
+class PostgresServer:
+    """A running PostgreSQL that makes and drops databases for tests.
+
+    `admin_url` is `postgresql://…` of the superuser in the database `postgres`.
+    """
+
+    def __init__(self, *, programs: Path, port: int) -> None:
+        self._psql = programs / "psql"
+        self._origin = f"postgresql://postgres@127.0.0.1:{port}"
+        self._numbers = count(1)
+        self.admin_url = f"{self._origin}/postgres"
+
+    def create(self, template: str | None = None) -> str:
+        """Make a database, empty or as a copy of the one at the URL `template`; return its URL.
+
+        Nobody may be connected to the template meanwhile: PostgreSQL refuses that.
+        """
+        name = f"keybearer_{next(self._numbers)}"
+        source = "template0" if template is None else _database(template)
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{source}"')
+        return f"{self._origin}/{name}"
+
+    def drop(self, url: str) -> None:
+        """Drop the database at `url`, and who is still connected with it; idempotent."""
+        self.execute(f'DROP DATABASE IF EXISTS "{_database(url)}" WITH (FORCE)')
+
+    def execute(self, statement: str, *, url: str | None = None) -> str:
+        """Run one statement outside a transaction; return its rows, `|` between the columns.
+
+        It goes through psql, and so works within a running event loop too.
+        """
+        done = subprocess.run(
+            [self._psql, "-XqAtv", "ON_ERROR_STOP=1", "-c", statement, url or self.admin_url],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{statement}: {done.stderr.strip()}")
+        return done.stdout.strip()
+
+
+@contextmanager
+def run_postgres() -> Iterator[PostgresServer]:
+    """Run a PostgreSQL until the block ends. Raises RuntimeError if it is missing or fails."""
+    programs = _postgres_programs()
+    account = _postgres_account()
+    with tempfile.TemporaryDirectory(prefix="keybearer-pg-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        if account:
+            os.chown(folder, account.pw_uid, account.pw_gid)
+        data = folder / "data"
+        initdb: list[str | Path] = [
+            *_as(account),
+            *(programs / "initdb", "--pgdata", data, "--username", "postgres", "--auth", "trust"),
+            *("--encoding", "UTF8", "--locale", "C", "--no-sync", "--no-instructions"),
+        ]
+        done = subprocess.run(initdb, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"initdb failed: {done.stderr.strip()}")
+
+        def command(port: int) -> list[str | Path]:
+            # fsync off: these databases need not outlive the machine. synchronous_commit stays on,
+            # so that an acknowledged commit survives the kill of a session as it would in earnest.
+            return [
+                *_as(account),
+                *(programs / "postgres", "-D", data, "-p", str(port)),
+                *("-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"),
+                *("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=200"),
+                *("-c", "shared_buffers=64MB", "-c", "autovacuum=off", "-c", "timezone=UTC"),
+            ]
+
+        def ready(port: int) -> bool:
+            probe: list[str | Path] = [
+                programs / "pg_isready",
+                "-q",
+                "-h",
+                "127.0.0.1",
+                "-p",
+                str(port),
+            ]
+            return subprocess.run(probe, check=False).returncode == 0
+
+        with _run(command, ready, folder=folder) as port:
+            yield PostgresServer(programs=programs, port=port)
+
+
+@contextmanager
+def run_redis() -> Iterator[str]:
+    """Run a Redis until the block ends; give its URL. Raises RuntimeError if it is missing."""
+    program = shutil.which("redis-server") or shutil.which("valkey-server")
+    if program is None:
+        raise RuntimeError(REDIS_PACKAGE)
+    with tempfile.TemporaryDirectory(prefix="keybearer-redis-") as name:
+        folder = Path(name)
+
+        def command(port: int) -> list[str | Path]:
+            return [
+                *_as(None),
+                *(program, "--port", str(port), "--bind", "127.0.0.1", "--dir", folder),
+                *("--save", "", "--appendonly", "no", "--daemonize", "no"),
+            ]
+
+        def ready(port: int) -> bool:
+            with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(16).startswith(b"+PONG")
+
+        with _run(command, ready, folder=folder) as port:
+            yield f"redis://127.0.0.1:{port}/0"
+
+
+@contextmanager
+def _run(
+    command: Callable[[int], Sequence[str | Path]],
+    ready: Callable[[int], bool],
+    *,
+    folder: Path,
+) -> Iterator[int]:
+    """Run `command` on a free port until the block ends; give the port once it is ready."""
+    log = folder / "log"
+    for _ in range(3):  # another process may take the port between our look and the start
+        port = _free_port()
+        with log.open("wb") as sink:
+            process = subprocess.Popen(
+                command(port), cwd=folder, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink
+            )
+        try:
+            if _wait(process, ready, port):
+                yield port
+                return
+        finally:
+            _stop(process)
+    raise RuntimeError(f"The server did not start: {log.read_text(errors='replace')[-2000:]}")
+
+
+def _wait(process: subprocess.Popen[bytes], ready: Callable[[int], bool], port: int) -> bool:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            # Asked again whether it lives: what answers might be another's server on this port.
+            if ready(port) and process.poll() is None:
+                return True
+        except OSError:
+            pass
+        time.sleep(0.02)
+    return False
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        # Redis ends on it too; for PostgreSQL it is the shutdown that doesn't wait for clients.
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _postgres_programs() -> Path:
+    """Find the folder of PostgreSQL's programs; Debian's own, newest first, before PATH."""
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_version, reverse=True)
+    on_path = shutil.which("initdb")
+    folders = [*debian, *([Path(on_path).resolve().parent] if on_path else [])]
+    for folder in folders:
+        if all((folder / name).exists() for name in ("initdb", "postgres", "psql", "pg_isready")):
+            return folder
+    raise RuntimeError(POSTGRES_PACKAGE)
+
+
+def _version(folder: Path) -> float:
+    try:
+        return float(folder.parent.name)
+    except ValueError:
+        return 0.0
+
+
+def _postgres_account() -> pwd.struct_passwd | None:
+    """Give the account PostgreSQL runs under: it refuses to run as root."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam("postgres")
+    except KeyError:
+        return pwd.getpwnam("nobody")
+
+
+def _as(account: pwd.struct_passwd | None) -> list[str]:
+    """Begin a command that runs under `account` and ends with this process.
+
+    setpriv replaces itself by the command, so the pid we hold is the server's own.
+    """
+    setpriv = shutil.which("setpriv")
+    if account is None:
+        return [setpriv, "--pdeathsig", "INT"] if setpriv else []
+    if setpriv is None:
+        raise RuntimeError("Run the tests as another user than root: setpriv is missing here.")
+    user = ["--reuid", str(account.pw_uid), "--regid", str(account.pw_gid), "--clear-groups"]
+    return [setpriv, *user, "--pdeathsig", "INT"]
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _database(url: str) -> str:
+    return url.rpartition("/")[2]
