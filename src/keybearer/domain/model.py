@@ -1,0 +1,257 @@
+"""The values that everything speaks of: grants, verdicts, keys, users.
+
+A credential that is presented becomes a `Grant` (what the database says of it, cached); judging
+a grant against a need gives a verdict:
+
+    Session     accepted: who is calling, with which permissions
+    Refusal     presented and refused, with a code
+    Anonymous   nothing was presented
+
+Instants are integer milliseconds since the epoch, UTC.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from keybearer.domain.errors import PROBLEMS, Failure
+from keybearer.domain.networks import AllowList
+
+Kind = Literal["key", "session", "access", "service", "operator"]
+OwnerState = Literal["active", "unverified", "disabled", "gone"]
+Role = Literal["user", "admin"]
+Status = Literal["active", "expiring", "expired", "disabled", "revoked", "rotating"]
+
+EXPIRING_MS = 14 * 86_400_000
+"""A key that ends within 14 days is `expiring`."""
+
+
+class RateLimit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """At most `maximum` accepted requests in every interval of `window_ms` milliseconds."""
+
+    maximum: int
+    window_ms: int
+
+
+class Grant(msgspec.Struct, frozen=True, kw_only=True):
+    """What the database says of one credential, at the moment of the read.
+
+    `permissions` are already cut to what the owner holds; None means that scopes do not limit the
+    caller (a logged-in user of an app without a catalogue). `usable_until` is when this secret
+    stops (rotation grace), `expires_at` when the key or session does.
+    """
+
+    kind: Kind
+    subject: str
+    id: str
+    tags: tuple[str, ...]
+    permissions: frozenset[str] | None = frozenset()
+    expires_at: int | None = None
+    usable_until: int | None = None
+    enabled: bool = True
+    revoked_at: int | None = None
+    owner_state: OwnerState = "active"
+    role: Role = "user"
+    allow: AllowList | None = None
+    limit: RateLimit | None = None
+    metered: bool = False
+    name: str | None = None
+    prefix: str | None = None
+    session_id: str | None = None
+    client_id: str | None = None
+    authenticated_at: int | None = None
+    record: "Key | None" = None
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
+    """An accepted caller.
+
+    Attributes:
+        subject: the owner's opaque id (the user's id where keybearer keeps the users).
+        kind: which credential was presented.
+        id: the key's, login session's or service token's id.
+        permissions: `resource:action` names that this caller may use; None where scopes do not
+            limit it (a logged-in user of an app without a catalogue).
+        expires_at: milliseconds since the epoch, or None for never.
+        replaced: whether the key was rotated and this is its old secret, in its grace period.
+    """
+
+    subject: str
+    kind: Kind
+    id: str
+    permissions: frozenset[str] | None = frozenset()
+    role: Role = "user"
+    name: str | None = None
+    session_id: str | None = None
+    expires_at: int | None = None
+    authenticated_at: int | None = None
+    replaced: bool = False
+
+    @property
+    def key_id(self) -> str | None:
+        """The API key's id, or None when the caller logged in."""
+        return self.id if self.kind == "key" else None
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
+    """A credential was presented and refused.
+
+    Attributes:
+        code: a name of `keybearer.domain.errors.PROBLEMS`.
+        needed: the permissions that the endpoint asks for, where they were missing.
+        retry_after_ms: milliseconds until a retry can succeed, for 429.
+        limit: the key's rate limit, for 429.
+        id: the key or session that the credential belongs to, when it is ours.
+    """
+
+    code: str
+    needed: frozenset[str] = frozenset()
+    retry_after_ms: int | None = None
+    limit: RateLimit | None = None
+    id: str | None = None
+
+    @property
+    def status(self) -> int:
+        """The HTTP status: 400, 401, 403 or 429."""
+        return PROBLEMS[self.code].status
+
+    @property
+    def message(self) -> str:
+        """One public sentence."""
+        return PROBLEMS[self.code].message
+
+    def failure(self) -> Failure:
+        """The same as an exception, for code that answers by raising."""
+        extra: dict[str, object] = {}
+        if self.needed:
+            extra["neededPermissions"] = sorted(self.needed)
+        if self.retry_after_ms is not None:
+            extra["details"] = {"tryAgainIn": self.retry_after_ms}
+        if self.limit is not None:
+            extra["limit"] = {"max": self.limit.maximum, "window": self.limit.window_ms}
+        return Failure(self.code, extra=extra, retry_after_ms=self.retry_after_ms)
+
+
+class Anonymous(msgspec.Struct, frozen=True, tag="anonymous"):
+    """Nothing was presented."""
+
+
+Verdict = Session | Refusal | Anonymous
+ANONYMOUS = Anonymous()
+
+
+class User(msgspec.Struct, frozen=True, kw_only=True):
+    """A person with a login; `email` is in normal form."""
+
+    id: str
+    email: str
+    name: str
+    image: str | None
+    role: Role
+    locale: str | None
+    email_verified_at: int | None
+    disabled_at: int | None
+    password_hash: str | None
+    created_at: int
+    updated_at: int
+
+    def __repr__(self) -> str:
+        return f"User(id={self.id!r}, role={self.role!r})"
+
+
+class LoginSession(msgspec.Struct, frozen=True, kw_only=True):
+    """One login of one user, in a browser or a program."""
+
+    id: str
+    user_id: str
+    client_id: str
+    created_at: int
+    last_seen_at: int
+    authenticated_at: int
+    expires_at: int
+    idle_ms: int
+    ended_at: int | None
+    ip: str | None
+    user_agent: str | None
+
+    @property
+    def ends_at(self) -> int:
+        """When it ends if nobody uses it: the sooner of idle and absolute."""
+        return min(self.expires_at, self.last_seen_at + self.idle_ms)
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True):
+    """An API key's record; the secret is not in it."""
+
+    id: str
+    owner_id: str
+    config_id: str
+    name: str | None
+    description: str | None
+    prefix: str
+    start: str
+    enabled: bool
+    created_at: int
+    updated_at: int
+    created_by: str
+    expires_at: int | None
+    revoked_at: int | None
+    revoked_reason: str | None
+    permissions: frozenset[str] | None
+    metadata: dict[str, object] | None
+    ip_allow: tuple[str, ...]
+    rate_limit_enabled: bool
+    rate_limit_max: int | None
+    rate_limit_window_ms: int | None
+    remaining: int | None
+    refill_amount: int | None
+    refill_interval_ms: int | None
+    last_refill_at: int | None
+    last_used_at: int | None
+    last_used_ip: str | None
+    last_used_user_agent: str | None
+    request_count: int
+    rotating_until: int | None = None
+
+    def status(self, now: int) -> Status:
+        """The word for its state; the gravest that applies."""
+        if self.revoked_at is not None:
+            return "revoked"
+        if self.expires_at is not None and now >= self.expires_at:
+            return "expired"
+        if not self.enabled:
+            return "disabled"
+        if self.rotating_until is not None and now < self.rotating_until:
+            return "rotating"
+        if self.expires_at is not None and self.expires_at - now < EXPIRING_MS:
+            return "expiring"
+        return "active"
+
+
+class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a request came from: for audit, throttles and last use."""
+
+    id: str
+    ip: str | None = None
+    user_agent: str | None = None
+    idempotency_key: str | None = None
+
+
+class Count(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """`n` requests with one outcome in one hour; `hour` is its first millisecond."""
+
+    key_id: str
+    hour: int
+    outcome: str
+    n: int
+
+
+class LastUse(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The last accepted request of a key or session, `n` since the last flush."""
+
+    id: str
+    at: int
+    ip: str | None
+    user_agent: str | None
+    n: int
+    limit_state: bytes | None = None

@@ -1,0 +1,62 @@
+"""What the inside asks of the outside; each has two real implementations."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    """One time for everything: expiry, limits and leases."""
+
+    def now(self) -> int:
+        """Milliseconds since the epoch, UTC; never steps, neither back nor forward."""
+        ...
+
+
+class Row(Protocol):
+    """A row of a result: columns as attributes."""
+
+    def __getattr__(self, column: str) -> Any: ...
+
+
+class Transaction(Protocol):
+    """Runs statements; whatever a body awaits on it happens in one transaction."""
+
+    async def one(self, statement: object, /, **binds: object) -> Row | None:
+        """The first row, or None."""
+        ...
+
+    async def all(self, statement: object, /, **binds: object) -> Sequence[Row]:
+        """Every row."""
+        ...
+
+    async def run(self, statement: object, /, **binds: object) -> int:
+        """Executes a change and gives the number of rows that it touched."""
+        ...
+
+    async def run_many(self, statement: object, rows: Sequence[Mapping[str, object]], /) -> None:
+        """Executes one statement for many sets of binds."""
+        ...
+
+
+Body = Callable[[Transaction], Awaitable[T]]
+
+
+class Database(Protocol):
+    """SQLite or PostgreSQL. Every method raises `Unavailable` when it is lost."""
+
+    async def read(self, body: Body[T]) -> T:
+        """Runs a body that only reads."""
+        ...
+
+    async def write(self, body: Body[T]) -> T:
+        """Runs a body and returns when its commit is durable; an exception rolls it back.
+
+        A body awaits nothing but its transaction.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Waits for what is under way and lets go of the database."""
+        ...

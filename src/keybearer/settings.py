@@ -1,0 +1,319 @@
+"""Settings: environment, `.env` and keywords, checked once at the start.
+
+Every setting is `KEYBEARER_<NAME>` in the environment and `<name>` as keyword of `Auth(...)`;
+keywords win over the environment, the environment over `.env`. An unknown name or a bad value is
+a `Misuse` whose one line names the variable and what it takes.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from keybearer.domain.durations import parse_duration, parse_rate
+from keybearer.domain.errors import Misuse
+from keybearer.domain.model import RateLimit
+from keybearer.domain.networks import AllowList, parse_trusted_proxies
+from keybearer.domain.permissions import parse_catalogue
+
+PREFIX = "KEYBEARER_"
+ALIASES = {"NEXT_PUBLIC_BETTER_AUTH_TOKEN_MANAGEMENT": "TOKEN_MANAGEMENT"}
+_ELSEWHERE = frozenset({"TOKEN", "URL"})  # what our client and examples read; not settings
+
+DAY_MS = 86_400_000
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Every setting with its default; durations in milliseconds.
+
+    The names are those of the environment variables in lower case.
+    """
+
+    token_management: bool = False
+    database_url: str = "sqlite:///keybearer.db"
+    redis_url: str | None = None
+    secret: tuple[str, ...] = ()
+    base_url: str = "http://127.0.0.1:8000"
+    smtp_url: str | None = None
+    mail_from: str | None = None
+    require_email_verification: bool = True
+    key_prefix: tuple[str, ...] = ("kb_",)
+    key_creation: Literal["everyone", "admins", "nobody"] = "everyone"
+    key_max_lifetime: int = 365 * DAY_MS
+    key_default_lifetime: int = 90 * DAY_MS
+    key_allow_no_expiry: bool = True
+    key_rate_limit: RateLimit | None = RateLimit(maximum=1000, window_ms=60_000)
+    max_keys_per_owner: int = 100
+    permissions: frozenset[str] = frozenset()
+    user_permissions: frozenset[str] | None = None
+    access_token_ttl: int = 300_000
+    refresh_token_ttl: int = 30 * DAY_MS
+    refresh_absolute_ttl: int = 90 * DAY_MS
+    session_ttl: int = 7 * DAY_MS
+    session_idle_ttl: int = DAY_MS
+    password_min_length: int = 15
+    locales: tuple[str, ...] = ("en", "de", "fr", "es", "pt-BR", "ja", "zh-CN", "ar")
+    trusted_proxies: AllowList | None = None
+    trusted_origins: tuple[str, ...] = ()
+    service_tokens: tuple[str, ...] = ()
+    signing_key_rotation: int = 90 * DAY_MS
+    key_retention: int = 90 * DAY_MS
+    cache_size: int = 100_000
+    host: str = "127.0.0.1"
+    port: int = 8000
+    workers: int = 1
+
+    def __repr__(self) -> str:
+        return f"Settings(database={urlsplit(self.database_url).scheme}, base_url={self.base_url})"
+
+    @property
+    def secure(self) -> bool:
+        """Whether browsers reach us over https, by BASE_URL."""
+        return self.base_url.startswith("https://")
+
+    @property
+    def origin(self) -> str:
+        """Scheme and authority of BASE_URL."""
+        parts = urlsplit(self.base_url)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @property
+    def sqlite_path(self) -> str | None:
+        """The SQLite file, or None on PostgreSQL."""
+        if not self.database_url.startswith("sqlite:"):
+            return None
+        return self.database_url.removeprefix("sqlite:///")
+
+
+# --- what each variable takes ---------------------------------------------------------------
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in ("true", "1", "yes", "on"):
+        return True
+    if text.lower() in ("false", "0", "no", "off", ""):
+        return False
+    raise ValueError("takes true or false")
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise ValueError(f"takes a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _duration(low: int = 1_000, high: int = 3650 * DAY_MS) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        value = parse_duration(text)
+        if not low <= value <= high:
+            raise ValueError("takes a duration as 15m, 12h or 90d, within its bounds")
+        return value
+
+    return parse
+
+
+def _database(text: str) -> str:
+    scheme = text.split("://", 1)[0]
+    if scheme == "sqlite" and text.startswith("sqlite:///") and len(text) > len("sqlite:///"):
+        return text
+    if scheme in ("postgresql", "postgres") and urlsplit(text).hostname:
+        return "postgresql://" + text.split("://", 1)[1]
+    raise ValueError("takes sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+
+
+def _redis(text: str) -> str:
+    if urlsplit(text).scheme not in ("redis", "rediss"):
+        raise ValueError("takes redis://HOST:PORT or rediss://HOST:PORT")
+    return text
+
+
+def _base_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("takes the address people use, as https://auth.example.com")
+    if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+        raise ValueError("takes an https:// address; http:// is for loopback alone")
+    return text.rstrip("/")
+
+
+def _smtp(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
+        raise ValueError("takes smtp://USER:PASSWORD@HOST:PORT or smtps://…")
+    return text
+
+
+def _prefixes(text: str) -> tuple[str, ...]:
+    prefixes = _words(text)
+    for prefix in prefixes:
+        allowed = set("abcdefghijklmnopqrstuvwxyz0123456789_")
+        fits = 1 <= len(prefix) <= 16 and set(prefix) <= allowed and prefix.endswith("_")
+        if not fits or prefix in ("kbs_", "kbr_"):
+            raise ValueError("takes 1 to 16 of a-z, 0-9 and _, ending in _ (not kbs_ or kbr_)")
+    if not prefixes:
+        raise ValueError("takes at least one prefix, as kb_")
+    return prefixes
+
+
+def _creation(text: str) -> str:
+    if text not in ("everyone", "admins", "nobody"):
+        raise ValueError("takes everyone, admins or nobody")
+    return text
+
+
+def _rate(text: str) -> RateLimit | None:
+    rate = parse_rate(text)
+    return None if rate is None else RateLimit(maximum=rate[0], window_ms=rate[1])
+
+
+def _secret(text: str) -> tuple[str, ...]:
+    secrets = _words(text)
+    for secret in secrets:
+        if len(secret.encode()) < 32 or len(set(secret)) < 8:
+            raise ValueError("takes 32 random bytes or more: openssl rand -base64 48")
+    return secrets
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    for origin in _words(text):
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or f"{parts.scheme}://{parts.netloc}" != origin:
+            raise ValueError("takes exact origins, as https://app.example.com")
+    return _words(text)
+
+
+def _hashes(text: str) -> tuple[str, ...]:
+    for item in _words(text):
+        if len(item) != 64 or not set(item) <= set("0123456789abcdef"):
+            raise ValueError("takes hashes that `keybearer service-token create` printed")
+    return _words(text)
+
+
+PARSERS: Mapping[str, Callable[[str], Any]] = {
+    "token_management": _boolean,
+    "database_url": _database,
+    "redis_url": _redis,
+    "secret": _secret,
+    "base_url": _base_url,
+    "smtp_url": _smtp,
+    "mail_from": str,
+    "require_email_verification": _boolean,
+    "key_prefix": _prefixes,
+    "key_creation": _creation,
+    "key_max_lifetime": _duration(),
+    "key_default_lifetime": _duration(),
+    "key_allow_no_expiry": _boolean,
+    "key_rate_limit": _rate,
+    "max_keys_per_owner": _whole(1, 100_000),
+    "permissions": parse_catalogue,
+    "user_permissions": parse_catalogue,
+    "access_token_ttl": _duration(high=3_600_000),
+    "refresh_token_ttl": _duration(),
+    "refresh_absolute_ttl": _duration(),
+    "session_ttl": _duration(),
+    "session_idle_ttl": _duration(),
+    "password_min_length": _whole(8, 64),
+    "locales": _words,
+    "trusted_proxies": parse_trusted_proxies,
+    "trusted_origins": _origins,
+    "service_tokens": _hashes,
+    "signing_key_rotation": _duration(low=DAY_MS // 24),
+    "key_retention": _duration(low=DAY_MS),
+    "cache_size": _whole(1, 10_000_000),
+    "host": str,
+    "port": _whole(0, 65_535),
+    "workers": _whole(1, 256),
+}
+
+
+def load(
+    keywords: Mapping[str, object] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    dotenv: Path | None = None,
+) -> Settings:
+    """The settings from keywords, the environment and a `.env` file.
+
+    Keyword values may be text, as in the environment, or Python values (`True`, `8000`, a list
+    of words).
+
+    Raises:
+        Misuse: an unknown name or a bad value; the text is one line.
+    """
+    environment = dict(_read_dotenv(dotenv)) if dotenv is not None else {}
+    environment.update(os.environ if environ is None else environ)
+    values: dict[str, Any] = {}
+    for variable, text in environment.items():
+        name = ALIASES.get(variable)
+        if name is None:
+            if not variable.startswith(PREFIX):
+                continue
+            name = variable.removeprefix(PREFIX)
+            if name in _ELSEWHERE:
+                continue
+        elif PREFIX + name in environment:
+            continue
+        values[name.lower()] = _parse(variable, name.lower(), text)
+    for keyword, value in (keywords or {}).items():
+        if value is not None:
+            values[keyword] = _parse(keyword, keyword, _as_text(value))
+    if "base_url" not in values and "port" in values:
+        values["base_url"] = f"http://127.0.0.1:{values['port']}"
+    settings = Settings(**values)
+    _check(settings)
+    return settings
+
+
+def _parse(variable: str, name: str, text: str) -> Any:
+    parser = PARSERS.get(name)
+    if parser is None:
+        raise Misuse(f"{variable} is not a setting; the settings are listed in docs/settings.md")
+    try:
+        return parser(text)
+    except ValueError as error:
+        shown = "" if name in ("secret", "smtp_url", "database_url", "redis_url") else f" {text!r}"
+        raise Misuse(f"{variable}{shown}: {error}") from None
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Iterable):
+        return ",".join(str(item) for item in value)
+    return str(value)
+
+
+def _check(settings: Settings) -> None:
+    if settings.sqlite_path is None and not settings.secret:
+        raise Misuse("KEYBEARER_SECRET is required with PostgreSQL: openssl rand -base64 48")
+    if settings.key_default_lifetime > settings.key_max_lifetime:
+        raise Misuse("KEYBEARER_KEY_DEFAULT_LIFETIME is longer than KEYBEARER_KEY_MAX_LIFETIME")
+    if settings.refresh_token_ttl > settings.refresh_absolute_ttl:
+        raise Misuse("KEYBEARER_REFRESH_TOKEN_TTL is longer than KEYBEARER_REFRESH_ABSOLUTE_TTL")
+    if settings.session_idle_ttl > settings.session_ttl:
+        raise Misuse("KEYBEARER_SESSION_IDLE_TTL is longer than KEYBEARER_SESSION_TTL")
+    if settings.workers > 1 and settings.redis_url is None:
+        raise Misuse("KEYBEARER_WORKERS above 1 needs KEYBEARER_REDIS_URL: limits are shared there")
+    if settings.workers > 1:
+        raise Misuse("KEYBEARER_WORKERS above 1 is not supported yet: this version serves with one")
+
+
+def _read_dotenv(path: Path) -> Iterable[tuple[str, str]]:
+    if not path.is_file():
+        return
+    for line in path.read_text("utf-8").splitlines():
+        name, equals, value = line.strip().removeprefix("export ").partition("=")
+        if equals and not name.startswith("#"):
+            yield name.strip(), value.strip().strip("\"'")

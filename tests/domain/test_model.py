@@ -1,0 +1,107 @@
+"""The words for a key's state, and what values show of themselves."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keybearer.domain.model import (
+    ANONYMOUS,
+    EXPIRING_MS,
+    Anonymous,
+    Key,
+    LoginSession,
+    RateLimit,
+    Refusal,
+    Session,
+    User,
+    Verdict,
+)
+
+NOW = 1_795_000_000_000
+PLAIN: dict[str, Any] = dict.fromkeys(Key.__struct_fields__) | {
+    "id": "k",
+    "owner_id": "o",
+    "prefix": "kb_",
+    "start": "kb_abcd",
+    "enabled": True,
+    "ip_allow": (),
+    "request_count": 0,
+}
+
+
+def key(**fields: Any) -> Key:
+    return Key(**{**PLAIN, **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({}, "active"),
+        ({"expires_at": NOW + EXPIRING_MS}, "active"),
+        ({"expires_at": NOW + EXPIRING_MS - 1}, "expiring"),
+        ({"expires_at": NOW + 1}, "expiring"),
+        ({"expires_at": NOW}, "expired"),
+        ({"enabled": False}, "disabled"),
+        ({"rotating_until": NOW + 1}, "rotating"),
+        ({"rotating_until": NOW}, "active"),
+        ({"revoked_at": 0}, "revoked"),
+        # the gravest that applies
+        ({"rotating_until": NOW + 1, "expires_at": NOW + 1}, "rotating"),
+        ({"enabled": False, "rotating_until": NOW + 1}, "disabled"),
+        ({"expires_at": NOW, "enabled": False}, "expired"),
+        ({"revoked_at": NOW, "expires_at": NOW, "enabled": False}, "revoked"),
+    ],
+)
+def test_a_status_is_the_gravest_word_that_applies(fields: dict[str, Any], status: str) -> None:
+    assert key(**fields).status(NOW) == status
+
+
+@given(st.integers(0, 10**9), st.integers(0, 10**9))
+def test_a_session_ends_at_the_sooner_of_idle_and_absolute(absolute: int, idle: int) -> None:
+    fields: dict[str, Any] = dict.fromkeys(LoginSession.__struct_fields__)
+    login = LoginSession(
+        **{**fields, "expires_at": NOW + absolute, "last_seen_at": NOW, "idle_ms": idle}
+    )
+    assert login.ends_at == NOW + min(absolute, idle)
+
+
+def test_a_users_repr_shows_neither_address_nor_hash() -> None:
+    fields: dict[str, Any] = dict.fromkeys(User.__struct_fields__)
+    user = User(**{**fields, "id": "u1", "email": "ada@example.com", "password_hash": "$argon2"})
+    assert repr(user) == "User(id='u1', role=None)"
+
+
+def test_only_a_key_has_a_key_id() -> None:
+    assert Session(subject="o", kind="key", id="k").key_id == "k"
+    assert Session(subject="o", kind="session", id="s").key_id is None
+
+
+def test_a_refusal_speaks_by_the_table() -> None:
+    refusal = Refusal(code="KEY_EXPIRED")
+    assert (refusal.status, refusal.message) == (401, "API key has expired")
+    failure = refusal.failure()
+    assert (failure.code, failure.extra, failure.retry_after_ms) == ("KEY_EXPIRED", {}, None)
+
+
+def test_a_refusal_tells_what_was_needed_and_when_to_come_again() -> None:
+    scope = Refusal(code="INSUFFICIENT_SCOPE", needed=frozenset({"b:x", "a:x"})).failure()
+    assert scope.extra == {"neededPermissions": ["a:x", "b:x"]}
+    limited = Refusal(
+        code="RATE_LIMITED", retry_after_ms=0, limit=RateLimit(maximum=5, window_ms=1000)
+    ).failure()
+    assert limited.extra == {"details": {"tryAgainIn": 0}, "limit": {"max": 5, "window": 1000}}
+    assert limited.retry_after_ms == 0
+
+
+@pytest.mark.parametrize(
+    "verdict", [Session(subject="o", kind="key", id="k"), Refusal(code="NOT_FOUND"), ANONYMOUS]
+)
+def test_a_verdict_is_a_value_that_can_be_written_and_read(verdict: Verdict) -> None:
+    assert msgspec.json.decode(msgspec.json.encode(verdict), type=Verdict) == verdict
+
+
+def test_nobody_is_equal_to_nobody() -> None:
+    assert Anonymous() == ANONYMOUS
