@@ -1,0 +1,1 @@
+"""The outside: database, mail, password hashing."""

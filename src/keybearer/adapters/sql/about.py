@@ -1,0 +1,53 @@
+"""Which database this is: its software's version and the server's clock."""
+
+from typing import TYPE_CHECKING
+
+import pysqlite3.dbapi2 as driver
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from keybearer.adapters.sql.sqlite import SqliteDatabase
+from keybearer.domain.errors import Unavailable
+from keybearer.domain.ports import Transaction
+
+if TYPE_CHECKING:
+    from keybearer.adapters.sql.postgres import PostgresDatabase
+
+_POSTGRES = text(
+    "SELECT current_setting('server_version') AS version, "
+    "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint) AS now"
+)
+
+
+async def about(database: "SqliteDatabase | PostgresDatabase") -> tuple[str, int | None]:
+    """Name and version, and on PostgreSQL the server's time in milliseconds UTC.
+
+    Raises:
+        Unavailable: it cannot be reached.
+    """
+    if isinstance(database, SqliteDatabase):
+        return f"SQLite {driver.sqlite_version}", None
+
+    async def body(tx: Transaction) -> tuple[str, int | None]:
+        row = await tx.one(_POSTGRES)
+        if row is None:
+            raise Unavailable("PostgreSQL answered nothing")
+        return f"PostgreSQL {row.version.split()[0]}", int(row.now)
+
+    return await database.read(body)
+
+
+def intact(database: "SqliteDatabase | PostgresDatabase") -> str | None:
+    """What SQLite's own quick check finds wrong in the file; None on PostgreSQL or when sound.
+
+    Raises:
+        Unavailable: the file cannot be read.
+    """
+    if not isinstance(database, SqliteDatabase):
+        return None
+    try:
+        with database.engine.connect() as connection:
+            found = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+    except SQLAlchemyError as error:
+        raise Unavailable(f"SQLite: {error}") from error
+    return None if found == "ok" else found

@@ -1,0 +1,195 @@
+"""The audit trail: written with the change it tells of, and chained.
+
+    mac(n) = HMAC(audit key, mac(n-1) | row n)        one chain for each of 8 groups of owners
+    audit_heads(chain) = (seq, mac) of the last row
+
+A changed row breaks its mac, a missing one the sequence or the head. Several chains, so that
+changes of different owners do not wait for one head row; the head's lock is also what makes
+counts per owner (MAX_KEYS_PER_OWNER) race-free.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+from sqlalchemy import and_, bindparam, func, insert, or_, select, update
+
+from keybearer.adapters.sql.tables import audit, audit_heads
+from keybearer.domain.credentials import PepperRing
+from keybearer.domain.ports import Row, Transaction
+
+CHAINS = 8
+_START = b"\0" * 32
+
+Outcome = Literal["success", "refused"]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Who did what to what, when, from where, and how it ended.
+
+    `owner_id` is whose trail it belongs to; `details` holds no secret.
+    """
+
+    id: str
+    at: int
+    event: str
+    outcome: Outcome = "success"
+    actor_kind: str
+    actor_id: str | None
+    owner_id: str | None
+    target_id: str | None
+    ip: str | None
+    user_agent: str | None
+    request_id: str | None
+    details: dict[str, str | int | bool | None] = {}
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """A place where the chain does not hold."""
+
+    chain: int
+    seq: int
+    reason: Literal["missing", "changed", "unknown secret", "end cut off"]
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of a chain: how many events it has, and the MAC over all of them."""
+
+    chain: int
+    seq: int
+    mac: bytes
+
+
+_LOCK_HEAD = (
+    select(audit_heads.c.seq, audit_heads.c.mac)
+    .where(audit_heads.c.chain == bindparam("chain"))
+    .with_for_update()
+)
+_MOVE_HEAD = (
+    update(audit_heads)
+    .where(audit_heads.c.chain == bindparam("of_chain"))
+    .values(seq=bindparam("seq"), mac=bindparam("mac"))
+)
+_INSERT = insert(audit)
+_PAGE = (
+    select(audit)
+    .where(
+        audit.c.owner_id == bindparam("owner_id"),
+        or_(bindparam("event") == "", audit.c.event == bindparam("event")),
+        or_(bindparam("target_id") == "", audit.c.target_id == bindparam("target_id")),
+    )
+    .order_by(audit.c.at.desc(), audit.c.chain, audit.c.seq.desc())
+    .limit(bindparam("limit"))
+    .offset(bindparam("offset"))
+)
+_COUNT = (
+    select(func.count())
+    .select_from(audit)
+    .where(
+        audit.c.owner_id == bindparam("owner_id"),
+        or_(bindparam("event") == "", audit.c.event == bindparam("event")),
+        or_(bindparam("target_id") == "", audit.c.target_id == bindparam("target_id")),
+    )
+)
+_EVERYONE = (
+    select(audit)
+    .where(or_(bindparam("owner_id") == "", audit.c.owner_id == bindparam("owner_id")))
+    .order_by(audit.c.at.desc(), audit.c.chain, audit.c.seq.desc())
+    .limit(bindparam("limit"))
+)
+_WALK = (
+    select(audit)
+    .where(and_(audit.c.chain == bindparam("chain"), audit.c.seq > bindparam("after")))
+    .order_by(audit.c.seq)
+    .limit(1000)
+)
+_HEADS = select(audit_heads).order_by(audit_heads.c.chain)
+
+
+def chain_of(owner_id: str | None) -> int:
+    """Which chain an owner's events are on."""
+    return hashlib.sha256((owner_id or "").encode()).digest()[0] % CHAINS
+
+
+async def lock(tx: Transaction, owner_id: str | None) -> None:
+    """Makes changes of this owner wait for each other until the transaction ends."""
+    await tx.one(_LOCK_HEAD, chain=chain_of(owner_id))
+
+
+async def append(tx: Transaction, ring: PepperRing, event: Event) -> None:
+    """Writes an event at the end of its chain, in the caller's transaction."""
+    chain = chain_of(event.owner_id)
+    head = await tx.one(_LOCK_HEAD, chain=chain)
+    if head is None:
+        raise LookupError(f"audit chain {chain} has no head; run `keybearer migrate`")
+    values = msgspec.structs.asdict(event)
+    values["details"] = msgspec.json.encode(event.details, order="sorted").decode()
+    seq = head.seq + 1
+    values |= {"chain": chain, "seq": seq, "pepper_id": ring.newest.id}
+    mac = _mac(ring.newest.audit_key, bytes(head.mac), values)
+    await tx.run(_INSERT, **values, mac=mac)
+    await tx.run(_MOVE_HEAD, of_chain=chain, seq=seq, mac=mac)
+
+
+async def page(
+    tx: Transaction, *, owner_id: str, event: str, target_id: str, limit: int, offset: int
+) -> tuple[Sequence[Event], int]:
+    """One owner's events, newest first, and how many there are; "" filters nothing."""
+    binds: dict[str, object] = {"owner_id": owner_id, "event": event, "target_id": target_id}
+    rows = await tx.all(_PAGE, **binds, limit=limit, offset=offset)
+    count = await tx.one(_COUNT, **binds)
+    return [_event(row) for row in rows], 0 if count is None else int(count.count_1)
+
+
+async def newest(tx: Transaction, *, owner_id: str = "", limit: int) -> Sequence[Event]:
+    """The newest events of everyone, or of one owner: for the operator."""
+    return [_event(row) for row in await tx.all(_EVERYONE, owner_id=owner_id, limit=limit)]
+
+
+async def heads(tx: Transaction) -> Sequence[Head]:
+    """The ends of all chains; who keeps them elsewhere can prove a trail complete later."""
+    return [Head(chain=row.chain, seq=row.seq, mac=bytes(row.mac)) for row in await tx.all(_HEADS)]
+
+
+async def verify(tx: Transaction, ring: PepperRing) -> tuple[int, list[Fault]]:
+    """Walks every chain: how many rows there are, and where they do not hold."""
+    count = 0
+    faults: list[Fault] = []
+    for head in await tx.all(_HEADS):
+        seq, mac = 0, _START
+        while rows := await tx.all(_WALK, chain=head.chain, after=seq):
+            for row in rows:
+                count += 1
+                fault = _fault(ring, row, seq, mac)
+                if fault is not None:
+                    faults.append(fault)
+                seq, mac = row.seq, bytes(row.mac)
+        if (seq, mac) != (head.seq, bytes(head.mac)):
+            faults.append(Fault(chain=head.chain, seq=head.seq, reason="end cut off"))
+    return count, faults
+
+
+def _fault(ring: PepperRing, row: Row, seq: int, mac: bytes) -> Fault | None:
+    if row.seq != seq + 1:
+        return Fault(chain=row.chain, seq=seq + 1, reason="missing")
+    pepper = ring.find(row.pepper_id)
+    if pepper is None:
+        return Fault(chain=row.chain, seq=row.seq, reason="unknown secret")
+    values = {name: getattr(row, name) for name in audit.c.keys() if name != "mac"}  # noqa: SIM118
+    if not hmac.compare_digest(_mac(pepper.audit_key, mac, values), bytes(row.mac)):
+        return Fault(chain=row.chain, seq=row.seq, reason="changed")
+    return None
+
+
+def _mac(key: bytes, before: bytes, values: dict[str, object]) -> bytes:
+    row = msgspec.json.encode([values[name] for name in sorted(values)])
+    return hmac.digest(key, before + row, "sha256")
+
+
+def _event(row: Row) -> Event:
+    return Event(
+        **{name: getattr(row, name) for name in Event.__struct_fields__ if name != "details"},
+        details=msgspec.json.decode(row.details),
+    )

@@ -1,0 +1,106 @@
+"""Open a database by its URL, and bring it to this version."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from keybearer.adapters.sql.serving import FileLock, ServingLock
+from keybearer.adapters.sql.sqlite import SqliteDatabase
+from keybearer.domain.errors import Misuse, Unavailable
+
+if TYPE_CHECKING:
+    from keybearer.adapters.sql.postgres import PostgresDatabase
+
+AnyDatabase = "SqliteDatabase | PostgresDatabase"
+
+
+def open_database(url: str) -> "tuple[SqliteDatabase | PostgresDatabase, ServingLock]":
+    """The database of a URL and the lock of whoever serves it; nothing is read yet.
+
+    Raises:
+        Misuse: the file cannot be written, or the driver is not installed.
+    """
+    if url.startswith("sqlite:///"):
+        path = url.removeprefix("sqlite:///")
+        return SqliteDatabase(path), FileLock(path)
+    try:
+        from keybearer.adapters.sql.postgres import (  # noqa: PLC0415 -- an extra
+            AdvisoryLock,
+            PostgresDatabase,
+        )
+    except ImportError as error:
+        raise Misuse("PostgreSQL needs a driver: pip install 'keybearer[postgres]'") from error
+    database = PostgresDatabase(url)
+    return database, AdvisoryLock(database)
+
+
+async def migrate(database: "SqliteDatabase | PostgresDatabase") -> None:
+    """Brings the database to this version; does nothing when it is there already.
+
+    Raises:
+        Misuse: the database is of a later version than this program.
+        Unavailable: the database cannot be reached.
+    """
+    if isinstance(database, SqliteDatabase):
+        try:
+            with database.engine.connect() as connection:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                _upgrade(connection)
+                connection.exec_driver_sql("COMMIT")
+                connection.rollback()
+        except SQLAlchemyError as error:
+            raise Unavailable(f"SQLite: {error}") from error
+        return
+    try:
+        async with database.engine.begin() as connection:
+            await connection.run_sync(_upgrade_alone)
+    except (SQLAlchemyError, OSError) as error:
+        raise Unavailable(f"PostgreSQL: {type(error).__name__}: {error}") from error
+
+
+async def versions(database: "SqliteDatabase | PostgresDatabase") -> tuple[str | None, str]:
+    """The version that the database has, and the one that this code wants."""
+    wanted = ScriptDirectory.from_config(_config()).get_current_head() or ""
+    try:
+        if isinstance(database, SqliteDatabase):
+            with database.engine.connect() as connection:
+                return _version(connection), wanted
+        async with database.engine.connect() as connection:
+            return await connection.run_sync(_version), wanted
+    except (SQLAlchemyError, OSError) as error:
+        raise Unavailable(f"the database cannot be reached: {type(error).__name__}") from error
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+def _version(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _upgrade_alone(connection: Connection) -> None:
+    # Two instances that start at once on an empty database: the second waits, then has no work.
+    connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7594000)")
+    _upgrade(connection)
+
+
+def _upgrade(connection: Connection) -> None:
+    config = _config()
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise Misuse(
+            f"the database is of a later version than this program ({error}): install that one, "
+            "or restore a backup of before"
+        ) from error

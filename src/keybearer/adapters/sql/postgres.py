@@ -1,0 +1,202 @@
+"""PostgreSQL through asyncpg: a pool, and the serving lock."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from keybearer.adapters.sql.serving import REFUSAL
+from keybearer.domain.errors import Misuse, Unavailable
+from keybearer.domain.ports import Body, Row
+
+T = TypeVar("T")
+
+POOL_SIZE = 10
+POOL_TIMEOUT_SECONDS = 5.0
+CONNECT_TIMEOUT_SECONDS = 3.0
+COMMAND_TIMEOUT_SECONDS = 10.0
+
+_LOST = (SQLAlchemyError, OSError, asyncio.TimeoutError, EOFError)
+
+
+def connect_engine(url: str) -> AsyncEngine:
+    """An engine for a `postgresql://` URL; nothing is connected yet."""
+    return create_async_engine(
+        "postgresql+asyncpg://" + url.split("://", 1)[1],
+        pool_size=POOL_SIZE,
+        max_overflow=0,
+        pool_timeout=POOL_TIMEOUT_SECONDS,
+        pool_use_lifo=True,
+        connect_args={
+            "timeout": CONNECT_TIMEOUT_SECONDS,
+            "command_timeout": COMMAND_TIMEOUT_SECONDS,
+            "server_settings": {"application_name": "keybearer", "jit": "off"},
+        },
+    )
+
+
+class _Transaction:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def one(self, statement: Any, /, **binds: object) -> Row | None:
+        row: Row | None = (await self._connection.execute(statement, binds)).first()
+        return row
+
+    async def all(self, statement: Any, /, **binds: object) -> Sequence[Row]:
+        rows: Sequence[Row] = (await self._connection.execute(statement, binds)).all()
+        return rows
+
+    async def run(self, statement: Any, /, **binds: object) -> int:
+        return (await self._connection.execute(statement, binds)).rowcount
+
+    async def run_many(self, statement: Any, rows: Sequence[Mapping[str, object]], /) -> None:
+        if rows:
+            await self._connection.execute(statement, list(rows))
+
+
+class PostgresDatabase:
+    """The database of any number of processes."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = connect_engine(url)
+        self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._writes: set[asyncio.Task[Any]] = set()
+
+    async def read(self, body: Body[T]) -> T:
+        """Runs a body that only reads; tries once more when the connection was stale."""
+        try:
+            return await self._read(body)
+        except Unavailable as error:
+            if isinstance(error.__cause__, PoolTimeout):
+                raise  # it has waited once already
+            # After a restart of the server every pooled connection is dead; the first error
+            # empties the pool, and the second try dials anew.
+            return await self._read(body)
+
+    async def _read(self, body: Body[T]) -> T:
+        try:
+            async with self._reading.connect() as connection:
+                return await body(_Transaction(connection))
+        except IntegrityError:
+            raise
+        except _LOST as error:
+            raise _lost(error) from error
+
+    async def write(self, body: Body[T]) -> T:
+        """Runs a body in one transaction and returns after its commit."""
+        task = asyncio.ensure_future(self._write(body))
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+        # A caller that goes away must not cut a transaction in two: what began is finished.
+        return await asyncio.shield(task)
+
+    async def _write(self, body: Body[T]) -> T:
+        try:
+            async with self.engine.begin() as connection:
+                return await body(_Transaction(connection))
+        except IntegrityError:
+            raise
+        except _LOST as error:
+            raise _lost(error) from error
+
+    async def close(self) -> None:
+        """Waits for the writes under way, then closes the pool."""
+        if self._writes:
+            await asyncio.wait(self._writes, timeout=COMMAND_TIMEOUT_SECONDS)
+        await self.engine.dispose()
+
+
+def _lost(error: BaseException) -> Unavailable:
+    if isinstance(error, PoolTimeout):
+        return Unavailable("PostgreSQL: every connection of the pool is busy")
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return Unavailable(f"PostgreSQL: {type(cause).__name__}: {cause}")
+
+
+_LOCK_NUMBER = 0x6B6579_62656172  # "keybear"
+_TRY = text("SELECT pg_try_advisory_lock(:number) AS taken")
+_ALIVE = text("SELECT 1")
+
+
+class AdvisoryLock:
+    """An advisory lock of PostgreSQL on a connection of its own.
+
+    The lock goes with the connection: after a restart of the server or a cut line it must be
+    taken again, and while it is not held nothing is answered from the cache.
+    """
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._engine = database.engine
+        self._connection: AsyncConnection | None = None
+
+    async def acquire(self) -> None:
+        """Takes the lock or raises Misuse."""
+        if not await self._take():
+            raise Misuse(REFUSAL)
+
+    async def held_elsewhere(self) -> bool:
+        """Whether another process serves: tried, and let go of again."""
+        if self._connection is not None:
+            return False
+        if await self._take():
+            await self.release()
+            return False
+        return True
+
+    async def check(self) -> bool:
+        """Asks over the connection that holds the lock; takes it again when it was lost."""
+        if self._connection is not None:
+            try:
+                await self._connection.execute(_ALIVE)
+                await self._connection.commit()
+                return True
+            except _LOST:
+                await self.release()
+        if not await self._take():
+            raise Unavailable("the serving lock was lost and another process has it")
+        return False
+
+    async def release(self) -> None:
+        """Closes the connection and so lets go."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await _close(connection)
+
+    async def _take(self) -> bool:
+        try:
+            connection = await self._engine.connect()
+        except _LOST as error:
+            raise _lost(error) from error
+        try:
+            row = (await connection.execute(_TRY, {"number": _LOCK_NUMBER})).first()
+            await connection.commit()
+            taken = row is not None and bool(row.taken)
+        except _LOST as error:
+            await _close(connection)
+            raise _lost(error) from error
+        except BaseException:
+            await _close(connection)
+            raise
+        if taken:
+            self._connection = connection
+        else:
+            await _close(connection)
+        return taken
+
+
+async def _close(connection: AsyncConnection) -> None:
+    # Not back into the pool: the session itself must end, for its locks to end. Said goodbye to
+    # by ourselves, as `invalidate` only cuts the line and leaves the socket to the next round.
+    with contextlib.suppress(*_LOST):
+        raw = await connection.get_raw_connection()
+        if raw.driver_connection is not None:
+            await raw.driver_connection.close(timeout=CONNECT_TIMEOUT_SECONDS)
+    with contextlib.suppress(*_LOST):
+        await connection.invalidate()
+        await connection.close()

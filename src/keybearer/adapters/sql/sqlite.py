@@ -1,0 +1,287 @@
+"""SQLite: reads on the calling thread, writes grouped on one.
+
+    callers ── write(body) ──▶ queue ──▶ writer thread:  BEGIN IMMEDIATE
+                                                         SAVEPOINT  body 1  RELEASE
+                                                         SAVEPOINT  body 2  (raised: ROLLBACK TO)
+                                                         COMMIT     one fsync for all of them
+    callers ◀── results, each after the commit ──────────┘
+
+A body is a coroutine that awaits nothing but its transaction; the transaction here never
+suspends, so `send(None)` runs a body to its end on whatever thread we are on. One indexed read
+takes tens of microseconds: a hop to another thread would cost more.
+
+The interpreter's SQLite may be old (3.7.0 to 3.51.2 can lose commits: the WAL-reset bug), so the
+driver is pysqlite3, which brings its own.
+"""
+
+import asyncio
+import contextlib
+import os
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pysqlite3.dbapi2 as driver
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from keybearer.domain.errors import Misuse, Unavailable
+from keybearer.domain.ports import Body, Row
+
+T = TypeVar("T")
+
+BUSY_TIMEOUT_MS = 5_000
+GROUP = 64
+"""Bodies in one commit at the most."""
+
+_FIXED = (3, 51, 3)
+
+
+def connect_engine(path: str) -> Engine:
+    """An engine on one file, made with mode 0600 when it is missing.
+
+    Raises:
+        Misuse: the folder is missing or the file cannot be written.
+    """
+    if driver.sqlite_version_info < _FIXED:
+        raise Misuse(
+            f"SQLite {driver.sqlite_version} can lose commits (WAL-reset bug); install pysqlite3"
+        )
+    _make_private(path)
+    engine = create_engine(f"sqlite:///{path}", module=driver, poolclass=NullPool)
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves
+        for pragma in (
+            f"busy_timeout={BUSY_TIMEOUT_MS}",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "secure_delete=ON",
+            "temp_store=MEMORY",
+        ):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    return engine
+
+
+def _make_private(path: str) -> None:
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise Misuse(
+            f"DATABASE_URL: {Path(path).absolute()} cannot be written ({error.strerror}); "
+            "name a file in a folder that this user may write"
+        ) from None
+
+
+class _Transaction:
+    """Statements on one connection; no method ever suspends."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def one(self, statement: Any, /, **binds: object) -> Row | None:
+        row: Row | None = self._connection.execute(statement, binds).first()
+        return row
+
+    async def all(self, statement: Any, /, **binds: object) -> Sequence[Row]:
+        rows: Sequence[Row] = self._connection.execute(statement, binds).all()
+        return rows
+
+    async def run(self, statement: Any, /, **binds: object) -> int:
+        return self._connection.execute(statement, binds).rowcount
+
+    async def run_many(self, statement: Any, rows: Sequence[Mapping[str, object]], /) -> None:
+        if rows:
+            self._connection.execute(statement, list(rows))
+
+
+def drive(body: Body[T], connection: Connection) -> T:
+    """Runs a body to its end on this thread.
+
+    Raises:
+        RuntimeError: the body awaited something else than its transaction.
+    """
+    steps = body(_Transaction(connection)).__await__()
+    try:
+        steps.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    steps.close()  # now, so that its last words belong to this transaction
+    raise RuntimeError("a transaction's body awaits nothing but its transaction")
+
+
+class SqliteDatabase:
+    """The database of one process in one file."""
+
+    def __init__(self, path: str) -> None:
+        self.engine = connect_engine(path)
+        self.path = path
+        self._reader: Connection | None = None
+        self._reader_lock = threading.Lock()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._writer: threading.Thread | None = None
+        self._closed = False
+
+    async def read(self, body: Body[T]) -> T:
+        """Runs a body that only reads, on the calling thread."""
+        with self._reader_lock:
+            if self._closed:
+                raise Unavailable("the database is closed")
+            try:
+                if self._reader is None:
+                    self._reader = self.engine.connect()
+                self._reader.exec_driver_sql("BEGIN")
+                try:
+                    return drive(body, self._reader)
+                finally:
+                    self._reader.exec_driver_sql("ROLLBACK")
+                    self._reader.rollback()
+            except SQLAlchemyError as error:
+                self._drop_reader()
+                raise _lost(error) from error
+
+    async def write(self, body: Body[T]) -> T:
+        """Runs a body on the writer thread and returns after its commit."""
+        if self._closed:
+            raise Unavailable("the database is closed")
+        if self._writer is None:
+            self._writer = threading.Thread(
+                target=self._write_for_ever, name="keybearer-writer", daemon=True
+            )
+            self._writer.start()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._jobs.put(_Job(body, future, loop))
+        # A caller that goes away must not take its commit along: what began is finished.
+        return await asyncio.shield(future)
+
+    async def close(self) -> None:
+        """Finishes the writes that wait, then closes the file."""
+        self._closed = True
+        if self._writer is not None:
+            self._jobs.put(None)
+            await asyncio.get_running_loop().run_in_executor(None, self._writer.join)
+            self._writer = None
+        with self._reader_lock:
+            self._drop_reader()
+        self.engine.dispose()
+
+    def _drop_reader(self) -> None:
+        if self._reader is not None:
+            with contextlib.suppress(SQLAlchemyError):
+                self._reader.close()
+            self._reader = None
+
+    # --- the writer thread ---
+
+    def _write_for_ever(self) -> None:
+        connection: Connection | None = None
+        while (job := self._jobs.get()) is not None:
+            jobs = [job]
+            ended = False
+            with contextlib.suppress(queue.Empty):
+                while len(jobs) < GROUP:
+                    waiting = self._jobs.get_nowait()
+                    if waiting is None:
+                        ended = True
+                        break
+                    jobs.append(waiting)
+            try:
+                if connection is None:
+                    connection = self.engine.connect()
+                _commit_together(connection, jobs)
+            except Exception as error:  # noqa: BLE001 -- who waits must hear of it, whatever it is
+                for each in jobs:
+                    each.fail(_lost(error))
+                if connection is not None:
+                    with contextlib.suppress(SQLAlchemyError):
+                        connection.invalidate()
+                        connection.close()
+                connection = None
+            if ended:
+                break
+        if connection is not None:
+            connection.close()
+
+
+class _Job:
+    """A body that waits for its commit, and the caller that waits for the body."""
+
+    def __init__(
+        self, body: Body[Any], future: "asyncio.Future[Any]", loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.body = body
+        self._future = future
+        self._loop = loop
+
+    def succeed(self, result: object) -> None:
+        self._settle(lambda: self._future.set_result(result))
+
+    def fail(self, error: BaseException) -> None:
+        self._settle(lambda: self._future.set_exception(error))
+
+    def _settle(self, settle: Callable[[], None]) -> None:
+        def on_loop() -> None:
+            if not self._future.done():
+                settle()
+
+        # The loop may be closed already: then nobody waits any more.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(on_loop)
+
+
+def _commit_together(connection: Connection, jobs: Sequence[_Job]) -> None:
+    """Runs all bodies in one commit; one that raises takes only its own changes back."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    outcomes: list[tuple[_Job, object, Exception | None]] = []
+    try:
+        for job in jobs:
+            connection.exec_driver_sql("SAVEPOINT body")
+            result: object = None
+            raised: Exception | None = None
+            try:
+                result = drive(job.body, connection)
+            except Exception as error:  # noqa: BLE001 -- whatever a body raises is its caller's
+                _take_back(connection, error)
+                raised = _lost(error)
+            except BaseException as error:  # noqa: BLE001 -- nor may it end the thread of all others
+                connection.exec_driver_sql("ROLLBACK TO body")
+                raised = Unavailable(f"SQLite: a write was ended by {type(error).__name__}")
+            connection.exec_driver_sql("RELEASE body")
+            outcomes.append((job, result, raised))
+        connection.exec_driver_sql("COMMIT")
+    except BaseException:
+        with contextlib.suppress(SQLAlchemyError):
+            connection.exec_driver_sql("ROLLBACK")
+        raise
+    finally:
+        connection.rollback()  # ends SQLAlchemy's own bookkeeping; nothing is open any more
+    for job, outcome, failure in outcomes:
+        if failure is None:
+            job.succeed(outcome)
+        else:
+            job.fail(failure)
+
+
+def _take_back(connection: Connection, error: Exception) -> None:
+    try:
+        connection.exec_driver_sql("ROLLBACK TO body")
+    except SQLAlchemyError:
+        # A full disk, say, has made SQLite take back the whole transaction: then all of it failed.
+        raise error from None
+
+
+def _lost(error: Exception) -> Exception:
+    """Unavailable for what the database did; a bug of ours stays what it is."""
+    if not isinstance(error, DBAPIError | driver.Error):
+        return error
+    if isinstance(getattr(error, "orig", None), driver.IntegrityError):
+        return error
+    return Unavailable(f"SQLite: {type(error).__name__}: {getattr(error, 'orig', error)}")

@@ -1,0 +1,230 @@
+"""Every table, once: SQLite and PostgreSQL get the same columns.
+
+Instants are BIGINT milliseconds since the epoch, UTC; ids are UUIDv7 text; digests are bytes.
+`migrations/` brings a database to this picture; a test compares the two.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+    }
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("email", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("image", Text),
+    Column("role", Text, nullable=False),
+    Column("locale", Text),
+    Column("email_verified_at", BigInteger),
+    Column("disabled_at", BigInteger),
+    Column("password_hash", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+# A login. `token_digest` is NULL where only tokens were given out (POST /login).
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("user_id", Text, nullable=False, index=True),
+    Column("token_digest", LargeBinary, unique=True),
+    Column("client_id", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("last_seen_at", BigInteger, nullable=False),
+    Column("authenticated_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False, index=True),
+    Column("idle_ms", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("ip", Text),
+    Column("user_agent", Text),
+)
+
+# One row a family: the generation says which token is the live one (domain/credentials.py).
+refresh_tokens = Table(
+    "refresh_tokens",
+    metadata,
+    Column("family", Text, primary_key=True),
+    Column("session_id", Text, nullable=False, index=True),
+    Column("user_id", Text, nullable=False, index=True),
+    Column("seed", LargeBinary, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("rotated_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("absolute_expires_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner_id", Text, nullable=False),
+    Column("config_id", Text, nullable=False),
+    Column("name", Text),
+    Column("description", Text),
+    Column("prefix", Text, nullable=False),
+    Column("start", Text, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    Column("revoked_reason", Text),
+    Column("permissions", Text),
+    Column("metadata", Text),
+    Column("ip_allow", Text),
+    Column("rate_limit_enabled", Boolean, nullable=False),
+    Column("rate_limit_max", BigInteger),
+    Column("rate_limit_window_ms", BigInteger),
+    Column("limit_state", LargeBinary),
+    Column("remaining", BigInteger),
+    Column("refill_amount", BigInteger),
+    Column("refill_interval_ms", BigInteger),
+    Column("last_refill_at", BigInteger),
+    Column("last_used_at", BigInteger),
+    Column("last_used_ip", Text),
+    Column("last_used_user_agent", Text),
+    Column("request_count", BigInteger, nullable=False),
+    Column("idempotency", LargeBinary, unique=True),
+    Index(None, "owner_id", "created_at"),
+)
+
+# Several live secrets for one key while it rotates: the old ones have `usable_until`.
+api_key_secrets = Table(
+    "api_key_secrets",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("key_id", Text, ForeignKey("api_keys.id"), nullable=False, index=True),
+    Column("pepper_id", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("usable_until", BigInteger),
+)
+
+service_tokens = Table(
+    "service_tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("hash", Text, nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("key_id", Text, nullable=False),
+    Column("hour", BigInteger, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("n", BigInteger, nullable=False),
+    PrimaryKeyConstraint("key_id", "hour", "outcome"),
+)
+
+# Hash-chained: `mac` covers the row and the mac before it in its chain (sql/audit.py).
+audit = Table(
+    "audit",
+    metadata,
+    Column("chain", Integer, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("id", Text, nullable=False, unique=True),
+    Column("at", BigInteger, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("actor_kind", Text, nullable=False),
+    Column("actor_id", Text),
+    Column("owner_id", Text),
+    Column("target_id", Text),
+    Column("ip", Text),
+    Column("user_agent", Text),
+    Column("request_id", Text),
+    Column("details", Text, nullable=False),
+    Column("pepper_id", Text, nullable=False),
+    Column("mac", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("chain", "seq"),
+    Index(None, "owner_id", "at"),
+    Index(None, "target_id", "at"),
+)
+
+audit_heads = Table(
+    "audit_heads",
+    metadata,
+    Column("chain", Integer, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("mac", LargeBinary, nullable=False),
+)
+
+signing_keys = Table(
+    "signing_keys",
+    metadata,
+    Column("kid", Text, primary_key=True),
+    Column("sealed", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("activates_at", BigInteger, nullable=False),
+    Column("retires_at", BigInteger),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("recipient", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("next_attempt_at", BigInteger, index=True),
+    Column("attempts", Integer, nullable=False),
+    Column("sent_at", BigInteger),
+    Column("error", Text),
+)
+
+one_time_tokens = Table(
+    "one_time_tokens",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("purpose", Text, nullable=False),
+    Column("user_id", Text, nullable=False, index=True),
+    Column("email", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+)
+
+# Attempts of one bucket (an account, an address …), named by keyed digest.
+throttles = Table(
+    "throttles",
+    metadata,
+    Column("bucket", LargeBinary, primary_key=True),
+    Column("attempts", Integer, nullable=False),
+    Column("last_at", BigInteger, nullable=False),
+    Column("open_at", BigInteger, nullable=False),
+)
+
+# One row: `epoch` moves with every change that another process made (verification/coherence.py).
+coherence = Table(
+    "coherence",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, nullable=False),
+)

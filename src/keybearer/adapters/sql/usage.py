@@ -1,0 +1,88 @@
+"""Usage counts and last uses, written in batches."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Text, bindparam, case, func, select, update
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from keybearer.adapters.sql.tables import api_keys, sessions, usage
+from keybearer.domain.model import Count, LastUse
+from keybearer.domain.ports import Transaction
+
+_ADD = {
+    dialect: insert.on_conflict_do_update(
+        index_elements=["key_id", "hour", "outcome"], set_={"n": usage.c.n + insert.excluded.n}
+    )
+    for dialect, insert in (
+        ("sqlite", sqlite_insert(usage)),
+        ("postgresql", postgres_insert(usage)),
+    )
+}
+_USED = (
+    update(api_keys)
+    .where(api_keys.c.id == bindparam("of_id"))
+    .values(
+        request_count=api_keys.c.request_count + bindparam("more"),
+        last_used_at=case(
+            (api_keys.c.last_used_at > bindparam("at"), api_keys.c.last_used_at),
+            else_=bindparam("at"),
+        ),
+        # A verify call need not say where the key came from: then what is known stays.
+        last_used_ip=func.coalesce(bindparam("ip", type_=Text), api_keys.c.last_used_ip),
+        last_used_user_agent=func.coalesce(
+            bindparam("agent", type_=Text), api_keys.c.last_used_user_agent
+        ),
+        limit_state=bindparam("state"),
+    )
+)
+_SEEN = (
+    update(sessions)
+    .where(sessions.c.id == bindparam("of_id"), sessions.c.last_seen_at < bindparam("at"))
+    .values(last_seen_at=bindparam("at"))
+)
+_REPORT = (
+    select(usage.c.hour, usage.c.outcome, usage.c.n)
+    .where(
+        usage.c.key_id == bindparam("key_id"),
+        usage.c.hour >= bindparam("since"),
+        usage.c.hour < bindparam("until"),
+    )
+    .order_by(usage.c.hour, usage.c.outcome)
+)
+
+
+async def add(tx: Transaction, counts: Sequence[Count], *, dialect: str) -> None:
+    """Adds counts to their hours. Rows come sorted, so that two batches cannot deadlock."""
+    await tx.run_many(
+        _ADD[dialect],
+        [
+            {"key_id": count.key_id, "hour": count.hour, "outcome": count.outcome, "n": count.n}
+            for count in counts
+        ],
+    )
+
+
+async def touch(tx: Transaction, keys: Sequence[LastUse], logins: Sequence[LastUse]) -> None:
+    """Moves the last use of keys and of login sessions; never back."""
+    await tx.run_many(
+        _USED,
+        [
+            {
+                "of_id": use.id,
+                "more": use.n,
+                "at": use.at,
+                "ip": use.ip,
+                "agent": use.user_agent,
+                "state": use.limit_state,
+            }
+            for use in keys
+        ],
+    )
+    await tx.run_many(_SEEN, [{"of_id": use.id, "at": use.at} for use in logins])
+
+
+async def report(tx: Transaction, key_id: str, *, since: int, until: int) -> Sequence[Count]:
+    """The counts of one key, by hour and outcome."""
+    rows = await tx.all(_REPORT, key_id=key_id, since=since, until=until)
+    return [Count(key_id=key_id, hour=row.hour, outcome=row.outcome, n=row.n) for row in rows]

@@ -1,0 +1,393 @@
+"""A lost server is Unavailable and comes back without a restart of ours; so does the lock."""
+
+import asyncio
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from keybearer.adapters.sql import postgres as module
+from keybearer.adapters.sql.postgres import AdvisoryLock, PostgresDatabase
+from keybearer.domain.errors import Misuse, Unavailable
+from keybearer.domain.ports import Body, Transaction
+from tests.servers import PostgresServer, _as, _postgres_account, run_postgres
+
+_ADD = text("INSERT INTO things (id) VALUES (:id)")
+_COUNT = text("SELECT count(*) AS n FROM things")
+KILL = (
+    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+    "WHERE application_name = 'keybearer' AND datname = '{}'"
+)
+
+
+@pytest.fixture
+async def database(fresh_postgres: str) -> AsyncIterator[PostgresDatabase]:
+    opened = PostgresDatabase(fresh_postgres)
+    await opened.write(create)
+    yield opened
+    await opened.close()
+
+
+async def create(tx: Transaction) -> None:
+    await tx.run(text("CREATE TABLE things (id TEXT PRIMARY KEY)"))
+
+
+def adding(id: str) -> Body[str]:
+    async def body(tx: Transaction) -> str:
+        await tx.run(_ADD, id=id)
+        return id
+
+    return body
+
+
+async def count(tx: Transaction) -> int:
+    row = await tx.one(_COUNT)
+    assert row is not None
+    return int(row.n)
+
+
+def kill_sessions(server: PostgresServer, url: str) -> int:
+    killed = int(server.execute(KILL.format(url.rpartition("/")[2])))
+    time.sleep(0.05)
+    return killed
+
+
+@contextmanager
+def own_server() -> Iterator[tuple[PostgresServer, "Power"]]:
+    with run_postgres() as server:
+        power = Power(server)
+        try:
+            yield server, power
+        finally:
+            power.off()
+
+
+class Power:
+    """Turns a server of our own off and on again, on its port and with its data."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self._data = Path(server.execute("SHOW data_directory"))
+        self._port = server.execute("SHOW port")
+        self._programs = server._psql.parent
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def off(self) -> None:
+        file = self._data / "postmaster.pid"
+        if file.exists():
+            pid = int(file.read_text().split()[0])
+            if self._process is None:
+                subprocess.run(["kill", f"-{signal.SIGINT.value}", str(pid)], check=True)
+            else:
+                self._process.send_signal(signal.SIGINT)
+                self._process.wait(15)
+            while file.exists():
+                time.sleep(0.02)
+
+    def on(self) -> None:
+        command: list[str | Path] = [
+            *_as(_postgres_account()),
+            *(self._programs / "postgres", "-D", self._data, "-p", self._port),
+            *("-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"),
+            *("-c", f"unix_socket_directories={self._data.parent}"),
+        ]
+        self._process = subprocess.Popen(
+            command, cwd=self._data.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        probe = str(self._programs / "pg_isready")
+        ready = [probe, "-q", "-h", "127.0.0.1", "-p", self._port]
+        while subprocess.run(ready, check=False).returncode:
+            time.sleep(0.02)
+
+
+async def test_what_was_written_is_read(database: PostgresDatabase) -> None:
+    assert await database.write(adding("a")) == "a"
+    assert await database.read(count) == 1
+
+
+async def test_a_transaction_gives_rows_counts_and_many(database: PostgresDatabase) -> None:
+    async def body(tx: Transaction) -> tuple[int, list[str]]:
+        await tx.run_many(_ADD, [{"id": "a"}, {"id": "b"}])
+        await tx.run_many(_ADD, [])
+        changed = await tx.run(text("DELETE FROM things WHERE id = :id"), id="a")
+        return changed, [row.id for row in await tx.all(text("SELECT id FROM things"))]
+
+    assert await database.write(body) == (1, ["b"])
+
+
+@pytest.mark.parametrize("raised", [ValueError("mine"), Unavailable("mine")])
+async def test_a_body_that_raises_is_taken_back(
+    database: PostgresDatabase, raised: Exception
+) -> None:
+    async def failing(tx: Transaction) -> None:
+        await tx.run(_ADD, id="a")
+        raise raised
+
+    with pytest.raises(type(raised)):
+        await database.write(failing)
+    assert await database.read(count) == 0
+
+
+async def test_a_broken_constraint_is_the_callers(database: PostgresDatabase) -> None:
+    await database.write(adding("a"))
+    with pytest.raises(IntegrityError):
+        await database.write(adding("a"))
+    with pytest.raises(IntegrityError):
+        await database.read(adding("a"))
+
+
+async def test_a_write_whose_caller_goes_away_is_committed(database: PostgresDatabase) -> None:
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(tx: Transaction) -> None:
+        await tx.run(_ADD, id="a")
+        begun.set()
+        await go.wait()
+        await tx.run(_ADD, id="b")
+
+    write = asyncio.create_task(database.write(slow))
+    await begun.wait()
+    assert await database.read(count) == 0
+    write.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await write
+    go.set()
+    await asyncio.sleep(0.1)
+    assert await database.read(count) == 2
+
+
+async def test_closing_waits_for_the_writes_under_way(fresh_postgres: str) -> None:
+    database = PostgresDatabase(fresh_postgres)
+    await database.write(create)
+    writes = [asyncio.create_task(database.write(adding(str(n)))) for n in range(30)]
+    await asyncio.sleep(0)
+    await database.close()
+    assert len(await asyncio.gather(*writes)) == 30
+    again = PostgresDatabase(fresh_postgres)
+    assert await again.read(count) == 30
+    await again.close()
+
+
+async def test_a_statement_that_fails_is_unavailable_and_not_a_verdict(
+    database: PostgresDatabase,
+) -> None:
+    for way in (database.read, database.write):
+        with pytest.raises(Unavailable, match="nothing"):
+            await way(lambda tx: tx.one(text("SELECT * FROM nothing")))
+    assert await database.read(count) == 0
+
+
+async def test_a_statement_that_takes_too_long_is_unavailable(
+    fresh_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "COMMAND_TIMEOUT_SECONDS", 0.2)
+    database = PostgresDatabase(fresh_postgres)
+    with pytest.raises(Unavailable):
+        await database.write(lambda tx: tx.one(text("SELECT pg_sleep(30)")))
+    assert await database.write(lambda tx: tx.one(text("SELECT 1 AS one"))) is not None
+    await database.close()
+
+
+async def test_killed_sessions_cost_reads_nothing(
+    database: PostgresDatabase, fresh_postgres: str, postgres_server: PostgresServer
+) -> None:
+    await asyncio.gather(*(database.read(count) for _ in range(10)))
+    assert kill_sessions(postgres_server, fresh_postgres) > 0
+    assert await asyncio.gather(*(database.read(count) for _ in range(10))) == [0] * 10
+
+
+async def test_a_write_over_a_killed_session_is_unavailable_and_the_next_one_works(
+    database: PostgresDatabase, fresh_postgres: str, postgres_server: PostgresServer
+) -> None:
+    kill_sessions(postgres_server, fresh_postgres)
+    (outcome,) = await asyncio.gather(database.write(adding("a")), return_exceptions=True)
+    assert outcome == "a" or isinstance(outcome, Unavailable)
+    assert await database.write(adding("b")) == "b"
+    assert await database.read(count) == (2 if outcome == "a" else 1)
+
+
+async def test_a_session_killed_in_the_middle_commits_nothing(
+    database: PostgresDatabase, fresh_postgres: str, postgres_server: PostgresServer
+) -> None:
+    async def body(tx: Transaction) -> None:
+        await tx.run(_ADD, id="a")
+        await asyncio.to_thread(kill_sessions, postgres_server, fresh_postgres)
+        await tx.run(_ADD, id="b")
+
+    with pytest.raises(Unavailable):
+        await database.write(body)
+    assert await database.read(count) == 0
+
+
+async def test_an_exhausted_pool_is_unavailable_soon(
+    fresh_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "POOL_SIZE", 2)
+    monkeypatch.setattr(module, "POOL_TIMEOUT_SECONDS", 0.5)
+    database = PostgresDatabase(fresh_postgres)
+    go = asyncio.Event()
+
+    async def hold(_tx: Transaction) -> None:
+        await go.wait()
+
+    held = [asyncio.create_task(database.write(hold)) for _ in range(2)]
+    await asyncio.sleep(0.2)
+    begun = time.monotonic()
+    for way in (database.read, database.write):
+        with pytest.raises(Unavailable, match="busy"):
+            await way(lambda tx: tx.one(text("SELECT 1")))
+    assert time.monotonic() - begun < 1.4  # once 0.5 s each: nobody waits twice
+    go.set()
+    await asyncio.gather(*held)
+    assert await database.read(lambda tx: tx.one(text("SELECT 1"))) is not None
+    await database.close()
+
+
+async def test_a_stopped_server_is_unavailable_and_comes_back() -> None:
+    with own_server() as (server, power):
+        database = PostgresDatabase(server.admin_url)
+        lock = AdvisoryLock(database)
+        await lock.acquire()
+        await database.write(create)
+        await asyncio.gather(*(database.read(count) for _ in range(5)))
+        await asyncio.to_thread(power.off)
+        for _ in range(2):
+            begun = time.monotonic()
+            for way in (database.read, database.write):
+                with pytest.raises(Unavailable):
+                    await way(count)
+            with pytest.raises(Unavailable):
+                await lock.check()
+            with pytest.raises(Unavailable):
+                await lock.held_elsewhere()
+            assert time.monotonic() - begun < 3
+        await asyncio.to_thread(power.on)
+        assert await database.read(count) == 0
+        assert await database.write(adding("a")) == "a"
+        await lock.check()
+        await lock.check()
+        other = PostgresDatabase(server.admin_url)
+        with pytest.raises(Misuse):
+            await AdvisoryLock(other).acquire()
+        await other.close()
+        await lock.release()
+        await database.close()
+
+
+async def test_a_server_restarted_between_two_checks_is_never_a_foreign_error() -> None:
+    # Connections of before the restart wait in the pool; whoever gets one must not tell of it.
+    with own_server() as (server, power):
+        database = PostgresDatabase(server.admin_url)
+        await asyncio.gather(*(database.read(_sleep) for _ in range(5)))
+        lock = AdvisoryLock(database)
+        await asyncio.to_thread(power.off)
+        await asyncio.to_thread(power.on)
+        for _ in range(8):
+            try:
+                await lock.acquire()
+            except Unavailable:
+                continue
+            break
+        await lock.check()
+        await lock.release()
+        await database.close()
+
+
+async def _sleep(tx: Transaction) -> Any:
+    return await tx.one(text("SELECT pg_sleep(0.1)"))
+
+
+async def test_an_unreachable_server_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CONNECT_TIMEOUT_SECONDS", 0.3)
+    database = PostgresDatabase("postgresql://postgres@127.0.0.1:1/none")
+    for way in (database.read, database.write):
+        with pytest.raises(Unavailable):
+            await way(count)
+    await database.close()
+
+
+# --- the serving lock -----------------------------------------------------------------------
+
+
+@pytest.fixture
+async def other(fresh_postgres: str) -> AsyncIterator[PostgresDatabase]:
+    opened = PostgresDatabase(fresh_postgres)
+    yield opened
+    await opened.close()
+
+
+async def test_a_second_process_is_refused_until_the_first_lets_go(
+    database: PostgresDatabase, other: PostgresDatabase
+) -> None:
+    first, second = AdvisoryLock(database), AdvisoryLock(other)
+    assert not await first.held_elsewhere()
+    await first.acquire()
+    assert not await first.held_elsewhere()
+    assert await second.held_elsewhere()
+    with pytest.raises(Misuse, match="already serves"):
+        await second.acquire()
+    with pytest.raises(Unavailable, match="another process"):
+        await second.check()
+    await first.release()
+    await first.release()
+    assert not await second.held_elsewhere()
+    await second.acquire()
+    await second.release()
+
+
+async def test_a_lock_lost_with_its_session_is_taken_again(
+    database: PostgresDatabase,
+    other: PostgresDatabase,
+    fresh_postgres: str,
+    postgres_server: PostgresServer,
+) -> None:
+    lock, rival = AdvisoryLock(database), AdvisoryLock(other)
+    await lock.acquire()
+    assert await lock.check()
+    kill_sessions(postgres_server, fresh_postgres)
+    # False: somebody else may have served meanwhile, and what is cached may be old.
+    assert not await lock.check()
+    assert await lock.check()
+    assert await rival.held_elsewhere()
+    await lock.release()
+
+
+async def test_a_lock_that_a_rival_took_meanwhile_is_unavailable(
+    database: PostgresDatabase,
+    other: PostgresDatabase,
+    fresh_postgres: str,
+    postgres_server: PostgresServer,
+) -> None:
+    lock, rival = AdvisoryLock(database), AdvisoryLock(other)
+    await lock.acquire()
+    kill_sessions(postgres_server, fresh_postgres)
+    await rival.acquire()
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="another process"):
+            await lock.check()
+    await rival.release()
+    assert not await lock.check()
+    await lock.release()
+
+
+async def test_a_lock_takes_no_connection_from_a_full_pool_for_ever(
+    fresh_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "POOL_SIZE", 1)
+    monkeypatch.setattr(module, "POOL_TIMEOUT_SECONDS", 0.2)
+    database = PostgresDatabase(fresh_postgres)
+    lock = AdvisoryLock(database)
+    for _ in range(3):
+        assert not await lock.held_elsewhere()
+    await lock.acquire()
+    with pytest.raises(Unavailable):
+        await AdvisoryLock(database).held_elsewhere()
+    await lock.release()
+    assert await database.read(_sleep) is not None
+    await database.close()
