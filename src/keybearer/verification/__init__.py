@@ -1,0 +1,1 @@
+"""The hot path: from headers to a verdict."""

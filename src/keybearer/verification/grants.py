@@ -1,0 +1,171 @@
+"""What the database says of a credential, as a grant."""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from keybearer.adapters.sql import accounts, keys, service_tokens, sessions
+from keybearer.domain.credentials import PepperRing, service_token_hash
+from keybearer.domain.model import Grant, Key, OwnerState, RateLimit, Refusal, Role
+from keybearer.domain.networks import compile_allow_list
+from keybearer.domain.ports import Clock, Database, Row, Transaction
+from keybearer.verification.limiter import Limiter
+from keybearer.verification.owners import Holds, owner_state
+
+
+class StoredGrants:
+    """Grants from the database.
+
+    Args:
+        accounts: whether owners are our users; else they are opaque ids and always active.
+        must_verify: whether unverified users' credentials are refused.
+        hashes: service tokens that the settings list.
+        access: reads an access token.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        clock: Clock,
+        ring: PepperRing,
+        limiter: Limiter,
+        holds: Holds,
+        accounts: bool,
+        must_verify: bool,
+        hashes: Sequence[str],
+        access: Callable[[bytes], Awaitable[Grant | Refusal]],
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._ring = ring
+        self._limiter = limiter
+        self._holds = holds
+        self._accounts = accounts
+        self._must_verify = must_verify
+        self._hashes = frozenset(hashes)
+        self._access = access
+
+    async def key(self, credential: bytes) -> Grant | None:
+        """The grant of an API key, found by the digest of the whole key."""
+        digests = self._ring.digests(credential)
+
+        async def body(tx: Transaction) -> tuple[Key, Row] | None:
+            return await keys.by_digest(tx, digests, now=self._clock.now())
+
+        found = await self._database.read(body)
+        if found is None:
+            return None
+        key, row = found
+        if bytes(row.digest) != digests[0]:
+            await self._redigest(bytes(row.digest), digests[0])
+        role: Role = row.role or "user"
+        held = await self._holds(key.owner_id, role)
+        granted = key.permissions or frozenset()
+        limit = None
+        if key.rate_limit_max is not None and key.rate_limit_window_ms is not None:
+            limit = RateLimit(maximum=key.rate_limit_max, window_ms=key.rate_limit_window_ms)
+            if row.limit_state is not None:
+                self._limiter.restore(key.id, limit, bytes(row.limit_state))
+        return Grant(
+            kind="key",
+            subject=key.owner_id,
+            id=key.id,
+            tags=(f"key:{key.id}", f"owner:{key.owner_id}"),
+            permissions=granted if held is None else granted & held,
+            expires_at=key.expires_at,
+            usable_until=row.usable_until,
+            enabled=key.enabled,
+            revoked_at=key.revoked_at,
+            owner_state=self._state_of(row),
+            role=role,
+            allow=compile_allow_list(key.ip_allow) if key.ip_allow else None,
+            limit=limit if key.rate_limit_enabled else None,
+            metered=key.remaining is not None,
+            name=key.name,
+            prefix=key.prefix,
+            record=key,
+        )
+
+    async def session(self, token: bytes) -> Grant | None:
+        """The grant of a session token, bare or with the signature of a cookie."""
+        bare: str | None = token.decode("latin-1")
+        if b"." in token:
+            bare = self._ring.unsign(token.decode("latin-1"))
+        if bare is None:
+            return None
+        digests = self._ring.digests(bare.encode("latin-1", "replace"))
+
+        async def body(tx: Transaction) -> Grant | None:
+            login = await sessions.by_token_digest(tx, digests)
+            if login is None:
+                return None
+            user = await accounts.user_by_id(tx, login.user_id)
+            now = self._clock.now()
+            ends_at = login.ends_at
+            if now < ends_at:
+                # Whoever presents it uses it: the cached grant must not end by the idle time of
+                # before, which that use has moved.
+                ends_at = min(login.expires_at, now + login.idle_ms)
+            return Grant(
+                kind="session",
+                subject=login.user_id,
+                id=login.id,
+                session_id=login.id,
+                tags=(f"session:{login.id}", f"owner:{login.user_id}"),
+                expires_at=ends_at,
+                revoked_at=login.ended_at,
+                owner_state=owner_state(user, must_verify=self._must_verify),
+                role="user" if user is None else user.role,
+                client_id=login.client_id,
+                authenticated_at=login.authenticated_at,
+            )
+
+        grant = await self._database.read(body)
+        return None if grant is None else await self._with_permissions(grant)
+
+    async def service(self, token: bytes) -> Grant | None:
+        """The grant of a service token: one of the settings, or one of the database."""
+        hashed = service_token_hash(token)
+        if hashed in self._hashes:
+            return Grant(kind="service", subject="service", id=hashed[:16], tags=())
+
+        async def body(tx: Transaction) -> service_tokens.ServiceToken | None:
+            return await service_tokens.by_hash(tx, hashed)
+
+        found = await self._database.read(body)
+        if found is None:
+            return None
+        return Grant(
+            kind="service",
+            subject="service",
+            id=found.id,
+            name=found.name,
+            tags=(f"service:{found.id}",),
+            revoked_at=found.revoked_at,
+        )
+
+    async def access(self, token: bytes) -> Grant | Refusal:
+        """The grant of an access token."""
+        return await self._access(token)
+
+    def _state_of(self, row: Row) -> OwnerState:
+        if not self._accounts:
+            return "active"
+        if row.user_id is None:
+            return "gone"
+        if row.disabled_at is not None:
+            return "disabled"
+        if self._must_verify and row.email_verified_at is None:
+            return "unverified"
+        return "active"
+
+    async def _with_permissions(self, grant: Grant) -> Grant:
+        held = await self._holds(grant.subject, grant.role)
+        return msgspec.structs.replace(grant, permissions=held)
+
+    async def _redigest(self, old: bytes, new: bytes) -> None:
+        async def body(tx: Transaction) -> None:
+            await keys.redigest(tx, old=old, new=new, pepper_id=self._ring.newest.id)
+
+        await self._database.write(body)

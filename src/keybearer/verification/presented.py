@@ -1,0 +1,106 @@
+"""Which credential a request presents: one, none, or too many.
+
+    Authorization: Bearer <credential>     exactly one SP (RFC 6750 section 2.1)
+    X-API-Key: <credential>                an API key or a service token, nothing else
+    Cookie: <name>=<token>.<signature>     only when neither of the two is there
+
+Credentials are exact bytes: nothing is trimmed, decoded, folded or split. Nothing is read from
+the query or the body.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from keybearer.domain.model import Refusal
+
+Via = Literal["bearer", "header", "cookie"]
+Headers = Iterable[tuple[bytes, bytes]]
+
+MAX_CREDENTIAL = 8_192
+
+
+class Presented:
+    """A credential as it came, and the user agent that sent it."""
+
+    __slots__ = ("credential", "user_agent", "via")
+
+    def __init__(self, credential: bytes, via: Via, user_agent: bytes | None) -> None:
+        self.credential = credential
+        self.via = via
+        self.user_agent = user_agent
+
+    def __repr__(self) -> str:
+        return f"Presented(via={self.via!r})"
+
+
+def read(headers: Headers, cookie: bytes) -> Presented | Refusal | None:
+    """What the headers present; None for nothing.
+
+    Args:
+        headers: raw pairs with lower-case names, as ASGI gives them.
+        cookie: the name of the session cookie.
+    """
+    credential = cookies = user_agent = None
+    via: Via = "bearer"
+    for name, value in headers:
+        if name == b"authorization":
+            if credential is not None:
+                return Refusal(code="MULTIPLE_CREDENTIALS")
+            if value[:7].lower() != b"bearer ":
+                # Another scheme: presented, and nothing that we accept.
+                return Refusal(code="INVALID_ACCESS_TOKEN")
+            credential = value[7:]
+        elif name == b"x-api-key":
+            if credential is not None:
+                return Refusal(code="MULTIPLE_CREDENTIALS")
+            credential = value
+            via = "header"
+        elif name == b"user-agent":
+            user_agent = value
+        elif name == b"cookie":
+            cookies = value if cookies is None else cookies + b"; " + value
+    if credential is None:
+        if cookies is None:
+            return None
+        credential = _cookie(cookies, cookie)
+        if not credential or len(credential) > MAX_CREDENTIAL:
+            return None  # not a cookie of ours: as if it were not there
+        via = "cookie"
+    if not credential or len(credential) > MAX_CREDENTIAL:
+        return Refusal(code="INVALID_API_KEY" if via == "header" else "INVALID_ACCESS_TOKEN")
+    return Presented(credential, via, user_agent)
+
+
+def _cookie(cookies: bytes, name: bytes) -> bytes | None:
+    """The value of one cookie; one that stands there twice is none of ours."""
+    found = None
+    for pair in cookies.split(b";"):
+        key, _, value = pair.strip(b" \t").partition(b"=")
+        if key == name:
+            if found is not None:
+                return None
+            found = value
+    return found
+
+
+def raw(headers: Mapping[str, str] | Iterable[tuple[object, object]]) -> list[tuple[bytes, bytes]]:
+    """Headers of any framework as the raw pairs that `read` takes.
+
+    Args:
+        headers: Starlette's `Headers`, a mapping of names to values, or pairs of text or bytes.
+    """
+    pairs: Iterable[tuple[object, object]]
+    own = getattr(headers, "raw", None)
+    if isinstance(own, list):
+        pairs = own
+    elif isinstance(headers, Mapping):
+        pairs = headers.items()
+    else:
+        pairs = headers
+    return [(_bytes(name).lower(), _bytes(value)) for name, value in pairs]
+
+
+def _bytes(text: object) -> bytes:
+    if isinstance(text, bytes):
+        return text
+    return str(text).encode("latin-1", "replace")

@@ -1,0 +1,192 @@
+"""Who used what, and when: counted in memory, written in batches.
+
+A check adds to a `Tally` and nothing else. Every second, on reading, and at the end, `flush`
+takes what the tallies hold and writes it in one transaction; when that fails it is put back, so
+a lost database loses nothing. kill -9 loses the last second at the most.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from keybearer.domain.model import Count, LastUse
+
+FLUSH_MS = 1_000
+_HOUR_MS = 3_600_000
+
+ACCEPTED = "accepted"
+
+
+class Tally:
+    """What happened to one key or session since the last flush."""
+
+    __slots__ = (
+        "_usage",
+        "accepted",
+        "dirty",
+        "id",
+        "ip",
+        "is_key",
+        "last",
+        "refused",
+        "user_agent",
+    )
+
+    def __init__(self, usage: "Usage", id: str, *, is_key: bool) -> None:
+        self._usage = usage
+        self.id = id
+        self.is_key = is_key
+        self.dirty = False
+        self.accepted = 0
+        self.refused: dict[str, int] | None = None
+        self.last = 0
+        self.ip: str | None = None
+        self.user_agent: bytes | None = None
+
+    def accept(self, now: int, ip: str | None, user_agent: bytes | None) -> None:
+        """Counts an accepted request and moves the last use."""
+        self.accepted += 1
+        self.last = now
+        self.ip = ip
+        self.user_agent = user_agent
+        if not self.dirty:
+            self.dirty = True
+            self._usage.dirty.append(self)
+
+    def refuse(self, now: int, code: str) -> None:
+        """Counts a refused request; the last use stays."""
+        if self.refused is None:
+            self.refused = {}
+        self.refused[code] = self.refused.get(code, 0) + 1
+        if not self.dirty:
+            self.dirty = True
+            self._usage.dirty.append(self)
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """One flush: everything that is written together."""
+
+    counts: Sequence[Count]
+    keys: Sequence[LastUse]
+    sessions: Sequence[LastUse]
+
+
+Write = Callable[[Batch], Awaitable[None]]
+
+
+class Usage:
+    """The tallies of one process.
+
+    Args:
+        write: writes a batch in one transaction; raises Unavailable.
+        limit_state: what a key's rate limit has counted, to be kept beside its last use.
+
+    Attributes:
+        totals: requests since the start by kind (`key`, `session`) and outcome; only those whose
+            credential was ours, so that nobody skews them with forgeries.
+        written_at: when all that was counted had last been written; None before the first time.
+    """
+
+    def __init__(self, write: Write, limit_state: Callable[[str], bytes | None]) -> None:
+        self._write = write
+        self._limit_state = limit_state
+        self.dirty: list[Tally] = []
+        self.totals: dict[tuple[str, str], int] = {}
+        self.written_at: int | None = None
+        self._pending: dict[tuple[str, int, str], int] = {}
+        self._last: dict[str, LastUse] = {}
+        self._seen: dict[str, LastUse] = {}
+        self._one_at_a_time = asyncio.Lock()
+        self._flushes: set[asyncio.Task[None]] = set()
+
+    def tally(self, id: str, *, is_key: bool) -> Tally:
+        """A new tally; several of one id are fine, their counts are added."""
+        return Tally(self, id, is_key=is_key)
+
+    async def flush(self, now: int) -> None:
+        """Writes what has been counted; returns when all of it is written, by whomever.
+
+        Raises:
+            Unavailable: nothing was written, and nothing is lost: it stays for the next flush.
+        """
+        # A caller that goes away must not put back what is being committed all the same.
+        task = asyncio.ensure_future(self._flush(now))
+        self._flushes.add(task)
+        task.add_done_callback(self._flushes.discard)
+        await asyncio.shield(task)
+
+    async def _flush(self, now: int) -> None:
+        async with self._one_at_a_time:
+            self._collect(now)
+            if self._pending or self._last or self._seen:
+                await self._write_collected()
+            self.written_at = now
+
+    async def _write_collected(self) -> None:
+        pending, last, seen = self._pending, self._last, self._seen
+        self._pending, self._last, self._seen = {}, {}, {}
+        try:
+            await self._write(
+                Batch(
+                    counts=[
+                        Count(key_id=key_id, hour=hour, outcome=outcome, n=n)
+                        for (key_id, hour, outcome), n in sorted(pending.items())
+                    ],
+                    keys=[last[id] for id in sorted(last)],
+                    sessions=[seen[id] for id in sorted(seen)],
+                )
+            )
+        except BaseException:
+            self._put_back(pending, last, seen)
+            raise
+
+    def _collect(self, now: int) -> None:
+        dirty, self.dirty = self.dirty, []
+        hour = now - now % _HOUR_MS
+        for tally in dirty:
+            tally.dirty = False
+            accepted, tally.accepted = tally.accepted, 0
+            refused, tally.refused = tally.refused, None
+            kind = "key" if tally.is_key else "session"
+            for outcome, n in ((ACCEPTED, accepted), *(refused or {}).items()):
+                if not n:
+                    continue
+                self.totals[kind, outcome] = self.totals.get((kind, outcome), 0) + n
+                if tally.is_key:
+                    name = (tally.id, hour, outcome)
+                    self._pending[name] = self._pending.get(name, 0) + n
+            if accepted:
+                uses = self._last if tally.is_key else self._seen
+                before = uses.get(tally.id)
+                uses[tally.id] = LastUse(
+                    id=tally.id,
+                    at=tally.last,
+                    ip=tally.ip,
+                    user_agent=_text(tally.user_agent),
+                    n=accepted + (before.n if before else 0),
+                    limit_state=self._limit_state(tally.id) if tally.is_key else None,
+                )
+
+    def _put_back(
+        self,
+        pending: dict[tuple[str, int, str], int],
+        last: dict[str, LastUse],
+        seen: dict[str, LastUse],
+    ) -> None:
+        for name, n in pending.items():
+            self._pending[name] = self._pending.get(name, 0) + n
+        for uses, older in ((self._last, last), (self._seen, seen)):
+            for id, use in older.items():
+                newer = uses.get(id)
+                uses[id] = msgspec.structs.replace(
+                    newer or use, n=use.n + (newer.n if newer else 0)
+                )
+
+
+def _text(user_agent: bytes | None) -> str | None:
+    """What we keep of a user agent: 200 printable characters."""
+    if user_agent is None:
+        return None
+    text = user_agent[:200].decode("latin-1")
+    return "".join(char if char.isprintable() else "?" for char in text)

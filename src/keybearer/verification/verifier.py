@@ -1,0 +1,345 @@
+"""From headers to a verdict: read, find, judge, count.
+
+    credential = read(headers)              one, none, or a refusal
+    entry      = cache[digest]              only under the lease (coherence.py)
+                 or the database            one indexed read, single flight
+    refusal    = judge(grant, need, ip)     pure
+    refusal    = limit, then quota          a refused request changes nothing
+    tally      counts it                    memory only (usage.py)
+
+A broken dependency is an exception (`Unavailable`, 503), never a verdict.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from hashlib import blake2b
+from typing import Protocol
+from urllib.parse import unquote_to_bytes
+
+from keybearer.domain.credentials import (
+    REFRESH_PREFIX,
+    SERVICE_PREFIX,
+    PepperRing,
+    well_formed,
+)
+from keybearer.domain.judgement import judge
+from keybearer.domain.model import ANONYMOUS, Grant, Kind, Refusal, Session, Verdict
+from keybearer.domain.ports import Clock
+from keybearer.verification.cache import ENTRY_LIFE_MS, Cache, Entry
+from keybearer.verification.coherence import Lease
+from keybearer.verification.limiter import Limiter
+from keybearer.verification.presented import Headers, Presented, read
+from keybearer.verification.usage import Usage
+
+NO_NEEDS: frozenset[str] = frozenset()
+_GUARDED: frozenset[Kind] = frozenset({"key", "session", "access"})
+_KEYS: frozenset[Kind] = frozenset({"key", "service"})
+
+
+class Grants(Protocol):
+    """Where grants come from when the cache has none; each raises Unavailable."""
+
+    async def key(self, credential: bytes) -> Grant | None:
+        """The grant of a well-formed API key."""
+        ...
+
+    async def session(self, token: bytes) -> Grant | None:
+        """The grant of a session token."""
+        ...
+
+    async def service(self, token: bytes) -> Grant | None:
+        """The grant of a service token."""
+        ...
+
+    async def access(self, token: bytes) -> Grant | Refusal:
+        """The grant of an access token whose signature and claims hold."""
+        ...
+
+
+class Verified:
+    """An accepted credential: its grant, the caller it stands for, what its quota has left."""
+
+    __slots__ = ("grant", "remaining", "session")
+
+    def __init__(self, grant: Grant, session: Session, remaining: int | None) -> None:
+        self.grant = grant
+        self.session = session
+        self.remaining = remaining
+
+
+class Verifier:
+    """The check of one process.
+
+    Args:
+        consume: takes from a key's quota, exactly, and tells what is left; None when there is
+            not enough.
+        cookie: the name of the session cookie.
+        prefixes: the prefixes that our API keys may have.
+    """
+
+    def __init__(
+        self,
+        *,
+        ring: PepperRing,
+        clock: Clock,
+        cache: Cache,
+        lease: Lease,
+        grants: Grants,
+        limiter: Limiter,
+        usage: Usage,
+        consume: Callable[[str, int, int], Awaitable[int | None]],
+        cookie: str,
+        prefixes: tuple[str, ...],
+    ) -> None:
+        self.cache = cache
+        self.lease = lease
+        self.limiter = limiter
+        self.usage = usage
+        self._ring = ring
+        self._clock = clock
+        self._grants = grants
+        self._consume = consume
+        # The cache's index needs no pepper: a key that only this process knows, and a hash that
+        # costs a quarter of OpenSSL's HMAC.
+        self._index = blake2b(key=os.urandom(32), digest_size=32)
+        self._cookie = cookie.encode()
+        self._prefixes = tuple(prefix.encode() for prefix in prefixes)
+        self._flights: dict[bytes, tuple[int, asyncio.Task[Entry | Refusal]]] = {}
+
+    async def verify(
+        self,
+        headers: Headers,
+        ip: str | None,
+        needed: frozenset[str] = NO_NEEDS,
+        *,
+        accept: frozenset[Kind] = _GUARDED,
+        charge: bool = True,
+    ) -> Verdict:
+        """The verdict on a request.
+
+        Args:
+            headers: raw pairs with lower-case names.
+            ip: the client's address.
+            needed: permissions, as `resource:action`.
+            accept: the kinds of credential that are good here.
+            charge: whether the request counts against limit and quota.
+
+        Raises:
+            Unavailable: a dependency is lost.
+        """
+        presented = read(headers, self._cookie)
+        if not isinstance(presented, Presented):
+            return presented or ANONYMOUS
+        if presented.via == "cookie":
+            token = self._ring.unsign(_percent_decoded(presented.credential))
+            if token is None:
+                return ANONYMOUS  # not a cookie of ours: as if it were not there
+            presented.credential = token.encode()
+        verified = await self.check(presented, ip, needed, accept=accept, charge=1 if charge else 0)
+        return verified if isinstance(verified, Refusal) else verified.session
+
+    def warm(
+        self,
+        headers: Headers,
+        ip: str | None,
+        needed: frozenset[str] = NO_NEEDS,
+        *,
+        accept: frozenset[Kind] = _GUARDED,
+        charge: bool = True,
+    ) -> Verdict | None:
+        """The verdict from memory alone, without a coroutine; None when `verify` must be asked.
+
+        The hot path of the guards: a credential in the cache, under the lease, without a quota.
+        Arguments as `verify`.
+        """
+        presented = read(headers, self._cookie)
+        if presented is None:
+            return ANONYMOUS
+        if isinstance(presented, Refusal):
+            return presented
+        if presented.via == "cookie":
+            return None
+        now = self._clock.now()
+        if now >= self.lease.until:
+            return None
+        hashed = self._index.copy()
+        hashed.update(presented.credential)
+        entry = self.cache.get(hashed.digest())
+        if entry is None or now >= entry.fresh_until:
+            return None
+        grant = entry.grant
+        if grant.metered:
+            return None
+        if grant.kind not in accept or (presented.via == "header" and grant.kind not in _KEYS):
+            return _misplaced(grant, presented)
+        refusal = judge(grant, needed, ip, now)
+        if refusal is None and charge and grant.limit is not None:
+            refusal = self._take(grant, now, 1)
+        if refusal is not None:
+            entry.tally.refuse(now, refusal.code)
+            return refusal
+        if charge or grant.session_id is not None:
+            entry.tally.accept(now, ip, presented.user_agent)
+        return entry.session
+
+    async def check(
+        self,
+        presented: Presented,
+        ip: str | None,
+        needed: frozenset[str] = NO_NEEDS,
+        *,
+        accept: frozenset[Kind] = _GUARDED,
+        charge: int = 1,
+    ) -> Verified | Refusal:
+        """The verdict on one credential; `charge` is what it costs, 0 for nothing."""
+        hashed = self._index.copy()
+        hashed.update(presented.credential)
+        digest = hashed.digest()
+        now = self._clock.now()
+        entry = self.cache.get(digest) if now < self.lease.until else None
+        if entry is None or now >= entry.fresh_until:
+            found = await self._find(digest, presented)
+            if isinstance(found, Refusal):
+                return found
+            entry = found
+            now = self._clock.now()
+        grant = entry.grant
+        if grant.kind not in accept or (presented.via == "header" and grant.kind not in _KEYS):
+            return _misplaced(grant, presented)
+        refusal = judge(grant, needed, ip, now)
+        remaining: int | None = None
+        if refusal is None and charge:
+            if grant.metered:
+                remaining, refusal = await self._take_metered(grant, now, charge)
+            elif grant.limit is not None:
+                refusal = self._take(grant, now, charge)
+        if refusal is not None:
+            entry.tally.refuse(now, refusal.code)
+            return refusal
+        if charge or grant.session_id is not None:
+            # Whoever looks at the own keys uses the login, though it costs nothing.
+            entry.tally.accept(now, ip, presented.user_agent)
+        return Verified(grant, entry.session, remaining)
+
+    # --- limit and quota ---
+
+    def _take(self, grant: Grant, now: int, cost: int) -> Refusal | None:
+        limit = grant.limit
+        if limit is None:
+            return None
+        window = self.limiter.window(grant.id, limit, now)
+        if window.take(now, cost):
+            return None
+        return Refusal(
+            code="RATE_LIMITED",
+            retry_after_ms=window.retry_after(now, cost),
+            limit=limit,
+            id=grant.id,
+        )
+
+    async def _take_metered(
+        self, grant: Grant, now: int, cost: int
+    ) -> tuple[int | None, Refusal | None]:
+        """Limit first, then quota; what the quota refuses is given back to the limit."""
+        refusal = self._take(grant, now, cost)
+        if refusal is not None:
+            return None, refusal
+        remaining: int | None = None
+        try:
+            remaining = await self._consume(grant.id, cost, now)
+        finally:
+            if remaining is None and grant.limit is not None:
+                self.limiter.window(grant.id, grant.limit, now).give_back(now, cost)
+        if remaining is None:
+            return None, Refusal(code="USAGE_EXCEEDED", id=grant.id)
+        return remaining, None
+
+    # --- when the cache has no answer ---
+
+    async def _find(self, digest: bytes, presented: Presented) -> Entry | Refusal:
+        credential = presented.credential
+        kind = self._kind(credential)
+        if kind is None or (presented.via == "header" and kind not in _KEYS):
+            wrong = "INVALID_API_KEY" if presented.via == "header" else "INVALID_ACCESS_TOKEN"
+            return Refusal(code=wrong)
+        if kind == "key" and not well_formed(credential, self._prefixes):
+            return Refusal(code="INVALID_API_KEY")
+        await self.lease.hold()
+        begun = self.cache.generation
+        flight = self._flights.get(digest)
+        if flight is None or flight[0] != begun:
+            # A read that began before an invalidation is no answer to a request after it.
+            task = asyncio.ensure_future(self._load(kind, digest, credential, begun))
+            flight = (begun, task)
+            self._flights[digest] = flight
+            task.add_done_callback(lambda done: self._landed(digest, done))
+        return await asyncio.shield(flight[1])
+
+    def _landed(self, digest: bytes, task: "asyncio.Task[Entry | Refusal]") -> None:
+        flight = self._flights.get(digest)
+        if flight is not None and flight[1] is task:
+            del self._flights[digest]
+        if not task.cancelled():
+            task.exception()  # told to whoever waits; nobody waiting must not make a warning
+
+    async def _load(
+        self, kind: Kind, digest: bytes, credential: bytes, begun: int
+    ) -> Entry | Refusal:
+        grant: Grant | Refusal | None
+        if kind == "key":
+            grant = await self._grants.key(credential) or Refusal(code="INVALID_API_KEY")
+        elif kind == "service":
+            grant = await self._grants.service(credential) or Refusal(code="INVALID_ACCESS_TOKEN")
+        elif kind == "access":
+            grant = await self._grants.access(credential)
+        else:
+            grant = await self._grants.session(credential) or Refusal(code="INVALID_ACCESS_TOKEN")
+        if isinstance(grant, Refusal):
+            return grant
+        entry = Entry(
+            grant,
+            session_of(grant),
+            self.usage.tally(grant.session_id or grant.id, is_key=grant.kind == "key"),
+            self._clock.now() + ENTRY_LIFE_MS,
+        )
+        self.cache.put(digest, entry, begun=begun)
+        return entry
+
+    def _kind(self, credential: bytes) -> Kind | None:
+        if credential.startswith(self._prefixes):
+            return "key"
+        if credential.startswith(SERVICE_PREFIX.encode()):
+            return "service" if well_formed(credential, [SERVICE_PREFIX.encode()]) else None
+        if credential.startswith(REFRESH_PREFIX.encode()):
+            return None  # good at /refresh, /logout and /revoke alone
+        if credential.count(b".") == 2:
+            return "access"
+        return "session"
+
+
+def session_of(grant: Grant) -> Session:
+    """The accepted caller that a grant stands for."""
+    return Session(
+        subject=grant.subject,
+        kind=grant.kind,
+        id=grant.id,
+        permissions=grant.permissions,
+        role=grant.role,
+        name=grant.name,
+        session_id=grant.session_id,
+        expires_at=grant.expires_at,
+        authenticated_at=grant.authenticated_at,
+        replaced=grant.usable_until is not None,
+    )
+
+
+def _misplaced(grant: Grant, presented: Presented) -> Refusal:
+    """A good credential at a place that is not for its kind."""
+    if grant.kind == "key":
+        return Refusal(code="SESSION_REQUIRED", id=grant.id)
+    return Refusal(code="INVALID_API_KEY" if presented.via == "header" else "INVALID_ACCESS_TOKEN")
+
+
+def _percent_decoded(value: bytes) -> str:
+    return unquote_to_bytes(value).decode("latin-1")

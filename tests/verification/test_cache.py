@@ -1,0 +1,138 @@
+"""No fill that began before an invalidation enters after it; the cache is bounded."""
+
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keybearer.verification import cache as module
+from keybearer.verification.cache import Cache, Entry
+from tests.verification.parts import grant
+
+
+def entry(*tags: str) -> Entry:
+    nothing = cast(Any, None)
+    return Entry(grant(tags=tags), nothing, nothing, fresh_until=1)
+
+
+def test_what_was_put_is_there() -> None:
+    cache = Cache(2)
+    one = entry("key:1")
+    assert cache.put(b"a", one, begun=cache.generation)
+    assert cache.get(b"a") is one
+    assert cache.get(b"b") is None
+    assert len(cache) == 1
+
+
+@pytest.mark.parametrize("tag", ["key:1", "owner:ann"])
+def test_an_invalidated_tag_takes_every_entry_that_has_it(tag: str) -> None:
+    cache = Cache(10)
+    cache.put(b"a", entry("key:1", "owner:ann"), begun=0)
+    cache.put(b"b", entry("key:1", "owner:ann"), begun=0)
+    cache.put(b"c", entry("key:2", "owner:bob"), begun=0)
+    cache.invalidate(iter([tag, "owner:nobody"]))
+    assert (cache.get(b"a"), cache.get(b"b")) == (None, None)
+    assert cache.get(b"c") is not None
+
+
+def test_a_fill_that_began_before_its_tag_was_invalidated_is_not_kept() -> None:
+    cache = Cache(10)
+    begun = cache.generation
+    cache.invalidate(["key:1"])
+    assert not cache.put(b"a", entry("owner:ann", "key:1"), begun=begun)
+    assert cache.get(b"a") is None
+
+
+def test_a_fill_beside_another_tags_invalidation_is_kept() -> None:
+    cache = Cache(10)
+    begun = cache.generation
+    cache.invalidate(["key:2"])
+    assert cache.put(b"a", entry("key:1"), begun=begun)
+
+
+def test_a_fill_that_began_after_the_invalidation_is_kept() -> None:
+    cache = Cache(10)
+    cache.invalidate(["key:1"])
+    assert cache.put(b"a", entry("key:1"), begun=cache.generation)
+
+
+def test_clearing_drops_everything_and_bars_every_fill_under_way() -> None:
+    cache = Cache(10)
+    cache.put(b"a", entry("key:1"), begun=0)
+    begun = cache.generation
+    cache.clear()
+    assert len(cache) == 0
+    assert not cache.put(b"a", entry("key:1"), begun=begun)
+    assert not cache.put(b"a", entry(), begun=begun)
+    assert cache.put(b"a", entry("key:1"), begun=cache.generation)
+
+
+def test_the_oldest_entry_leaves_a_full_cache() -> None:
+    cache = Cache(2)
+    for digest in (b"a", b"b", b"a", b"c"):
+        cache.put(digest, entry("key:" + digest.decode()), begun=0)
+    assert cache.get(b"b") is None
+    assert cache.get(b"a") is not None
+    assert cache.get(b"c") is not None
+
+
+def test_a_credentials_entry_is_replaced_with_its_tags() -> None:
+    cache = Cache(2)
+    cache.put(b"a", entry("key:1"), begun=0)
+    cache.put(b"a", entry("key:2"), begun=0)
+    cache.invalidate(["key:1"])
+    assert cache.get(b"a") is not None
+    cache.invalidate(["key:2"])
+    assert cache.get(b"a") is None
+
+
+def test_remembered_invalidations_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_REMEMBERED_TAGS", 3)
+    cache = Cache(10)
+    begun = cache.generation
+    for number in range(20):
+        cache.invalidate([f"key:{number}"])
+        assert len(cache._invalidated) <= 3
+        # What was forgotten bars more than it must, never less.
+        assert not cache.put(b"a", entry(f"key:{number}"), begun=begun)
+    assert not cache.put(b"a", entry("key:new"), begun=begun)
+
+
+digests = st.sampled_from([b"a", b"b", b"c", b"d"])
+tags = st.lists(st.sampled_from(["1", "2", "3"]), max_size=3, unique=True)
+steps = st.one_of(
+    st.tuples(st.just("begin"), digests, tags),
+    st.tuples(st.just("put"), st.integers(0, 9)),
+    st.tuples(st.just("invalidate"), tags),
+    st.tuples(st.just("clear")),
+)
+
+
+@given(st.lists(steps, max_size=40), st.integers(1, 3))
+def test_nothing_stale_is_ever_held_and_no_tag_leaks(script: list[Any], size: int) -> None:
+    cache = Cache(size)
+    fills: list[tuple[bytes, Entry, int, int]] = []
+    changed: dict[str, int] = {}
+    read_at: dict[int, int] = {}
+    for time, step in enumerate(script):
+        if step[0] == "begin":
+            made = entry(*step[2])
+            read_at[id(made)] = time
+            fills.append((step[1], made, cache.generation, time))
+        elif step[0] == "put" and step[1] < len(fills):
+            digest, made, begun, _ = fills[step[1]]
+            cache.put(digest, made, begun=begun)
+        elif step[0] == "invalidate":
+            cache.invalidate(step[1])
+            changed.update(dict.fromkeys(step[1], time))
+        elif step[0] == "clear":
+            cache.clear()
+            changed.update(dict.fromkeys("123", time))
+        assert len(cache) <= size
+        for digest in (b"a", b"b", b"c", b"d"):
+            held = cache.get(digest)
+            if held is not None:
+                assert all(changed.get(tag, -1) < read_at[id(held)] for tag in held.grant.tags)
+    cache.invalidate("123")
+    assert cache._by_tag == {}

@@ -1,0 +1,249 @@
+"""Counted in memory, written in batches, and nothing twice."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from keybearer.domain.errors import Unavailable
+from keybearer.domain.model import Count, LastUse
+from keybearer.verification.usage import Batch, Usage
+
+HOUR = 3_600_000
+NOW = 1_795_000_000_000 // HOUR * HOUR + 5
+
+
+class Store:
+    """Writes that can fail, or wait."""
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        self.lost = False
+        self.gate: asyncio.Event | None = None
+        self.states: dict[str, bytes] = {}
+        self.usage = Usage(self.write, self.states.get)
+
+    async def write(self, batch: Batch) -> None:
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.lost:
+            raise Unavailable("lost")
+        self.batches.append(batch)
+
+    def total(self) -> dict[tuple[str, str], int]:
+        sums: dict[tuple[str, str], int] = {}
+        for batch in self.batches:
+            for count in batch.counts:
+                name = (count.key_id, count.outcome)
+                sums[name] = sums.get(name, 0) + count.n
+        return sums
+
+    def uses(self) -> dict[str, int]:
+        sums: dict[str, int] = {}
+        for batch in self.batches:
+            for use in batch.keys:
+                sums[use.id] = sums.get(use.id, 0) + use.n
+        return sums
+
+
+async def test_nothing_counted_is_nothing_written() -> None:
+    store = Store()
+    await store.usage.flush(NOW)
+    assert store.batches == []
+
+
+async def test_a_flush_writes_counts_by_hour_and_the_last_use() -> None:
+    store = Store()
+    store.states["k"] = b"state"
+    tally = store.usage.tally("k", is_key=True)
+    tally.accept(NOW, "203.0.113.7", b"curl")
+    tally.accept(NOW + 1, "203.0.113.8", b"wget")
+    tally.refuse(NOW + 2, "RATE_LIMITED")
+    tally.refuse(NOW + 2, "RATE_LIMITED")
+    await store.usage.flush(NOW + 3)
+    use = LastUse(
+        id="k", at=NOW + 1, ip="203.0.113.8", user_agent="wget", n=2, limit_state=b"state"
+    )
+    assert store.batches == [
+        Batch(
+            counts=[
+                Count(key_id="k", hour=NOW - 5, outcome="RATE_LIMITED", n=2),
+                Count(key_id="k", hour=NOW - 5, outcome="accepted", n=2),
+            ],
+            keys=[use],
+            sessions=[],
+        )
+    ]
+
+
+async def test_a_second_flush_writes_nothing_again() -> None:
+    store = Store()
+    tally = store.usage.tally("k", is_key=True)
+    tally.accept(NOW, None, None)
+    await store.usage.flush(NOW)
+    await store.usage.flush(NOW)
+    assert len(store.batches) == 1
+    tally.accept(NOW, None, None)
+    await store.usage.flush(NOW)
+    assert store.total() == {("k", "accepted"): 2}
+
+
+async def test_refusals_alone_do_not_move_the_last_use() -> None:
+    store = Store()
+    store.usage.tally("k", is_key=True).refuse(NOW, "IP_NOT_ALLOWED")
+    await store.usage.flush(NOW)
+    assert store.batches[0].keys == []
+    assert store.total() == {("k", "IP_NOT_ALLOWED"): 1}
+
+
+async def test_sessions_have_a_last_use_and_no_counts() -> None:
+    store = Store()
+    tally = store.usage.tally("s", is_key=False)
+    tally.accept(NOW, None, None)
+    tally.refuse(NOW, "SESSION_ENDED")
+    await store.usage.flush(NOW)
+    (batch,) = store.batches
+    assert (batch.counts, batch.keys, [use.id for use in batch.sessions]) == ([], [], ["s"])
+
+
+async def test_a_sessions_refusals_alone_write_nothing() -> None:
+    store = Store()
+    store.usage.tally("s", is_key=False).refuse(NOW, "SESSION_ENDED")
+    await store.usage.flush(NOW)
+    assert store.batches == []
+
+
+async def test_several_tallies_of_one_key_are_added() -> None:
+    store = Store()
+    for at in (NOW, NOW + 1):
+        store.usage.tally("k", is_key=True).accept(at, None, None)
+    await store.usage.flush(NOW)
+    (batch,) = store.batches
+    assert store.total() == {("k", "accepted"): 2}
+    assert [(use.at, use.n) for use in batch.keys] == [(NOW + 1, 2)]
+
+
+async def test_rows_are_sorted_so_that_batches_cannot_deadlock() -> None:
+    store = Store()
+    for id in ("c", "a", "b"):
+        store.usage.tally(id, is_key=True).accept(NOW, None, None)
+        store.usage.tally(id, is_key=False).accept(NOW, None, None)
+    await store.usage.flush(NOW)
+    (batch,) = store.batches
+    assert [count.key_id for count in batch.counts] == ["a", "b", "c"]
+    assert [use.id for use in batch.keys] == ["a", "b", "c"]
+    assert [use.id for use in batch.sessions] == ["a", "b", "c"]
+
+
+async def test_a_lost_database_loses_nothing_and_counts_nothing_twice() -> None:
+    store = Store()
+    key, login = store.usage.tally("k", is_key=True), store.usage.tally("s", is_key=False)
+    key.accept(NOW, "203.0.113.7", None)
+    login.accept(NOW, None, None)
+    store.lost = True
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            await store.usage.flush(NOW)
+    key.accept(NOW + 9, "203.0.113.9", None)
+    key.refuse(NOW + 9, "RATE_LIMITED")
+    store.usage.tally("other", is_key=True).accept(NOW, None, None)
+    with pytest.raises(Unavailable):
+        await store.usage.flush(NOW + 9)
+    store.lost = False
+    await store.usage.flush(NOW + 10)
+    assert store.total() == {
+        ("k", "accepted"): 2,
+        ("k", "RATE_LIMITED"): 1,
+        ("other", "accepted"): 1,
+    }
+    assert store.uses() == {"k": 2, "other": 1}
+    (batch,) = store.batches
+    assert [use.id for use in batch.keys] == ["k", "other"]
+    assert (batch.keys[0].at, batch.keys[0].ip) == (NOW + 9, "203.0.113.9")
+    assert [use.n for use in batch.sessions] == [1]
+
+
+async def test_what_was_used_while_a_failing_write_was_under_way_is_the_newer() -> None:
+    store = Store()
+    tally = store.usage.tally("k", is_key=True)
+    tally.accept(NOW, "203.0.113.1", None)
+    store.gate, store.lost = asyncio.Event(), True
+    first = asyncio.create_task(store.usage.flush(NOW))
+    await asyncio.sleep(0)
+    tally.accept(NOW + 7, "203.0.113.2", None)
+    second = asyncio.create_task(store.usage.flush(NOW + 7))
+    await asyncio.sleep(0)
+    store.gate.set()
+    assert [type(done) for done in await asyncio.gather(first, second, return_exceptions=True)] == [
+        Unavailable,
+        Unavailable,
+    ]
+    store.lost = False
+    await store.usage.flush(NOW + 8)
+    (use,) = store.batches[0].keys
+    assert (use.at, use.ip, use.n) == (NOW + 7, "203.0.113.2", 2)
+    assert store.total() == {("k", "accepted"): 2}
+
+
+async def test_a_cancelled_flush_whose_write_goes_on_counts_nothing_twice() -> None:
+    # The stop of the server cancels the flush under way, and then flushes once more.
+    store = Store()
+    store.usage.tally("k", is_key=True).accept(NOW, None, None)
+    store.gate = asyncio.Event()
+    written: asyncio.Task[None] | None = None
+    plain = store.write
+
+    async def shielded(batch: Batch) -> None:
+        nonlocal written
+        written = asyncio.ensure_future(plain(batch))
+        await asyncio.shield(written)  # as both databases do: what began is finished
+
+    usage = store.usage
+    usage._write = shielded
+    flush = asyncio.create_task(usage.flush(NOW))
+    await asyncio.sleep(0.01)
+    flush.cancel()
+    await asyncio.gather(flush, return_exceptions=True)
+    last = asyncio.create_task(usage.flush(NOW))
+    await asyncio.sleep(0.01)
+    store.gate.set()
+    await last
+    assert written is not None
+    await written
+    assert store.total() == {("k", "accepted"): 1}
+
+
+async def test_a_flush_returns_only_when_all_that_was_counted_before_is_written() -> None:
+    # Who flushes to read must not miss what another flush is still writing.
+    store = Store()
+    store.usage.tally("k", is_key=True).accept(NOW, None, None)
+    store.gate = asyncio.Event()
+    first = asyncio.create_task(store.usage.flush(NOW))
+    await asyncio.sleep(0.01)
+    reader = asyncio.create_task(store.usage.flush(NOW))
+    await asyncio.sleep(0.01)
+    assert not reader.done()
+    store.gate.set()
+    await asyncio.gather(first, reader)
+    assert store.total() == {("k", "accepted"): 1}
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        (None, None),
+        (b"", ""),
+        (b"curl/8", "curl/8"),
+        (b"a\x1b[31m\r\nb\0", "a?[31m??b?"),
+        (b"\xe9\x85", "é?"),
+        (b"x" * 300, "x" * 200),
+    ],
+)
+async def test_200_printable_characters_of_a_user_agent_are_kept(
+    sent: bytes | None, kept: str | None
+) -> None:
+    store = Store()
+    store.usage.tally("k", is_key=True).accept(NOW, None, sent)
+    await store.usage.flush(NOW)
+    uses: Any = store.batches[0].keys
+    assert uses[0].user_agent == kept

@@ -1,0 +1,554 @@
+"""From headers to a verdict, every way; the database is read once or not at all."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from keybearer.domain.credentials import REFRESH_PREFIX, PepperRing
+from keybearer.domain.errors import Unavailable
+from keybearer.domain.model import (
+    ANONYMOUS,
+    EXPIRING_MS,
+    Kind,
+    RateLimit,
+    Refusal,
+    Session,
+    Verdict,
+)
+from keybearer.domain.networks import compile_allow_list
+from keybearer.verification.cache import ENTRY_LIFE_MS
+from keybearer.verification.coherence import LEASE_MS
+from keybearer.verification.verifier import Verified
+from tests.people import START
+from tests.verification.parts import (
+    ALL,
+    COOKIE,
+    Bench,
+    bearer,
+    header,
+    new_key,
+    new_service_token,
+)
+
+READ = frozenset({"files:read"})
+LIMIT = RateLimit(maximum=2, window_ms=1000)
+SERVICE: frozenset[Kind] = frozenset({"service"})
+
+
+async def verdict_of(bench: Bench, headers: Any, **options: Any) -> Verdict:
+    return await bench.verifier.verify(headers, "203.0.113.7", **options)
+
+
+def code(verdict: Verdict | Verified) -> str:
+    return verdict.code if isinstance(verdict, Refusal) else type(verdict).__name__
+
+
+def session_cookie(bench: Bench, token: str) -> list[tuple[bytes, bytes]]:
+    value = bench.ring.sign(token).replace("=", "%3D").replace("+", "%2B").replace("/", "%2F")
+    return [(b"cookie", f"{COOKIE}={value}".encode())]
+
+
+# --- what is presented ----------------------------------------------------------------------
+
+
+async def test_a_good_key_is_a_session() -> None:
+    bench = Bench()
+    key = bench.add(permissions=READ, name="ci", expires_at=START + 9, role="admin")
+    for headers in (bearer(key), header(key)):
+        assert await verdict_of(bench, headers, needed=READ) == Session(
+            subject="ann",
+            kind="key",
+            id="k1",
+            permissions=READ,
+            name="ci",
+            role="admin",
+            expires_at=START + 9,
+        )
+
+
+async def test_nothing_presented_is_nobody_and_reads_nothing() -> None:
+    bench = Bench()
+    assert await verdict_of(bench, []) is ANONYMOUS
+    assert bench.rows.reads == []
+
+
+async def test_two_credentials_are_refused_and_read_nothing() -> None:
+    bench = Bench()
+    key = bench.add()
+    assert code(await verdict_of(bench, bearer(key) + header(key))) == "MULTIPLE_CREDENTIALS"
+    assert bench.rows.reads == []
+
+
+@pytest.mark.parametrize("build", [bearer, header])
+async def test_a_credential_above_8_kb_is_refused_and_reads_nothing(build: Any) -> None:
+    bench = Bench()
+    assert isinstance(await verdict_of(bench, build(b"kb_" + b"a" * 8190)), Refusal)
+    assert bench.rows.reads == []
+
+
+async def test_a_signed_cookie_is_a_session() -> None:
+    bench = Bench()
+    token = bench.add("session", session_id="s1", id="s1", authenticated_at=5)
+    accepted = await verdict_of(bench, session_cookie(bench, token.decode()))
+    assert isinstance(accepted, Session)
+    assert (accepted.kind, accepted.session_id, accepted.authenticated_at) == ("session", "s1", 5)
+
+
+async def test_a_cookie_and_a_bearer_of_one_token_share_an_entry() -> None:
+    bench = Bench()
+    token = bench.add("session")
+    await verdict_of(bench, session_cookie(bench, token.decode()))
+    await verdict_of(bench, bearer(token))
+    assert len(bench.rows.reads) == 1
+
+
+@pytest.mark.parametrize("value", ["abc", "abc.def", "", "%ff%ff.%ff", "%", "abc.%00"])
+async def test_a_cookie_that_we_did_not_sign_is_nobody(value: str) -> None:
+    bench = Bench()
+    bench.add("session", credential=b"abc")
+    headers = [(b"cookie", f"{COOKIE}={value}".encode())]
+    assert await verdict_of(bench, headers) is ANONYMOUS
+    assert bench.rows.reads == []
+
+
+async def test_a_cookie_of_another_secret_is_nobody() -> None:
+    bench = Bench()
+    signed = PepperRing([b"x" * 32]).sign("abc")
+    assert await verdict_of(bench, [(b"cookie", f"{COOKIE}={signed}".encode())]) is ANONYMOUS
+
+
+@pytest.mark.parametrize(
+    ("credential", "via", "expected", "reads"),
+    [
+        (b"kb_" + b"0" * 49, "bearer", "INVALID_API_KEY", 0),
+        (b"kb_" + b"0" * 49, "header", "INVALID_API_KEY", 0),
+        (b"kb_", "bearer", "INVALID_API_KEY", 0),
+        (b"kbs_" + b"0" * 49, "bearer", "INVALID_ACCESS_TOKEN", 0),
+        (b"kbs_" + b"0" * 49, "header", "INVALID_API_KEY", 0),
+        (REFRESH_PREFIX.encode() + b"0" * 76, "bearer", "INVALID_ACCESS_TOKEN", 0),
+        (REFRESH_PREFIX.encode() + b"0" * 76, "header", "INVALID_API_KEY", 0),
+        (new_key(), "bearer", "INVALID_API_KEY", 1),
+        (new_service_token(), "bearer", "INVALID_ACCESS_TOKEN", 1),
+        (b"a.b.c", "bearer", "INVALID_ACCESS_TOKEN", 1),
+        (b"unknown", "bearer", "INVALID_ACCESS_TOKEN", 1),
+        (b"\xff\0", "bearer", "INVALID_ACCESS_TOKEN", 1),
+    ],
+)
+async def test_what_is_no_credential_of_ours(
+    credential: bytes, via: str, expected: str, reads: int
+) -> None:
+    bench = Bench()
+    assert await bench.code(credential, via=via, accept=ALL) == expected
+    assert len(bench.rows.reads) == reads
+
+
+async def test_a_storm_of_made_up_keys_reads_nothing_and_keeps_nothing() -> None:
+    bench = Bench()
+    key = new_key()
+    for number in range(2_000):
+        forged = key[:-6] + f"{number:06}".encode()
+        if forged != key:
+            assert await bench.code(forged) == "INVALID_API_KEY"
+    assert bench.rows.reads == []
+    assert bench.lease.until == 0
+    assert len(bench.cache) == 0
+
+
+async def test_each_kind_is_asked_for_where_it_is_kept() -> None:
+    bench = Bench(prefixes=("kb_", "acme_"))
+    kinds: tuple[Kind, ...] = ("key", "service", "session", "access")
+    for kind in kinds:
+        credential = bench.add(kind, id=kind)
+        verified = await bench.check(credential, accept=ALL)
+        assert isinstance(verified, Verified)
+        assert verified.session.kind == kind
+    assert [kind for kind, _ in bench.rows.reads] == list(kinds)
+
+
+# --- kinds at the wrong place ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "via", "accept", "expected"),
+    [
+        ("session", "header", {"key", "session"}, "INVALID_API_KEY"),
+        ("access", "header", {"key", "access"}, "INVALID_API_KEY"),
+        ("key", "bearer", {"session"}, "SESSION_REQUIRED"),
+        ("key", "header", {"session"}, "SESSION_REQUIRED"),
+        ("service", "bearer", {"key", "session"}, "INVALID_ACCESS_TOKEN"),
+        ("service", "header", {"key", "session"}, "INVALID_API_KEY"),
+        ("session", "bearer", {"service"}, "INVALID_ACCESS_TOKEN"),
+        ("service", "header", {"service"}, "ok"),
+        ("service", "bearer", {"service"}, "ok"),
+        ("key", "header", {"key"}, "ok"),
+        ("session", "bearer", {"session"}, "ok"),
+    ],
+)
+async def test_a_good_credential_is_good_at_its_place_alone(
+    kind: Kind, via: str, accept: set[Kind], expected: str
+) -> None:
+    bench = Bench()
+    credential = bench.add(kind)
+    assert await bench.code(credential, via=via, accept=frozenset(accept)) == expected
+
+
+async def test_what_is_misplaced_is_neither_charged_nor_counted() -> None:
+    bench = Bench()
+    key = bench.add(limit=RateLimit(maximum=1, window_ms=1000))
+    await bench.code(key, accept=frozenset({"session"}))
+    await bench.flush()
+    assert bench.counted() == {}
+    assert await bench.code(key) == "ok"
+
+
+async def test_a_service_token_is_not_good_at_guarded_endpoints_by_default() -> None:
+    bench = Bench()
+    assert await bench.code(bench.add("service")) == "INVALID_ACCESS_TOKEN"
+
+
+# --- the judgement --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"revoked_at": 1}, "KEY_REVOKED"),
+        ({"enabled": False}, "KEY_DISABLED"),
+        ({"expires_at": START}, "KEY_EXPIRED"),
+        ({"owner_state": "disabled"}, "OWNER_DISABLED"),
+        ({"allow": compile_allow_list(["192.0.2.1"])}, "IP_NOT_ALLOWED"),
+        ({"permissions": frozenset()}, "INSUFFICIENT_SCOPE"),
+    ],
+)
+async def test_a_refused_key_is_counted_and_takes_nothing(
+    fields: dict[str, Any], expected: str
+) -> None:
+    bench = Bench()
+    bench.quota["k1"] = 5
+    key = bench.add(**{"permissions": READ, "limit": LIMIT, "metered": True, **fields})
+    for _ in range(3):  # cold, then warm
+        assert await bench.code(key, needed=READ) == expected
+    await bench.flush()
+    assert bench.counted() == {expected: 3}
+    assert bench.quota == {"k1": 5}
+    assert bench.limiter.state("k1") is None
+    assert len(bench.rows.reads) == 1
+
+
+async def test_a_key_ends_on_the_millisecond_while_it_is_cached() -> None:
+    bench = Bench()
+    key = bench.add(expires_at=START + 1000)
+    assert await bench.code(key) == "ok"
+    bench.clock.advance(999)
+    assert await bench.code(key) == "ok"
+    bench.clock.advance(1)
+    assert await bench.code(key) == "KEY_EXPIRED"
+
+
+async def test_a_rotated_keys_old_secret_says_so_until_it_ends() -> None:
+    bench = Bench()
+    key = bench.add(usable_until=START + EXPIRING_MS)
+    verified = await bench.check(key)
+    assert isinstance(verified, Verified)
+    assert verified.session.replaced
+
+
+async def test_a_grant_that_is_refused_outright_is_not_kept() -> None:
+    bench = Bench()
+    bench.rows.rows[b"a.b.c"] = Refusal(code="TOKEN_EXPIRED")
+    for _ in range(2):
+        assert await bench.code(b"a.b.c") == "TOKEN_EXPIRED"
+    assert len(bench.rows.reads) == 2
+
+
+async def test_time_spent_on_the_read_counts_against_the_expiry() -> None:
+    bench = Bench()
+    key = bench.add(expires_at=START + 10)
+    bench.rows.gate = asyncio.Event()
+    request = asyncio.create_task(bench.check(key))
+    await asyncio.sleep(0)
+    bench.clock.advance(10)
+    bench.rows.gate.set()
+    assert code(await request) == "KEY_EXPIRED"
+
+
+# --- limit and quota ------------------------------------------------------------------------
+
+
+async def test_the_limit_refuses_with_when_to_come_again() -> None:
+    bench = Bench()
+    key = bench.add(limit=LIMIT)
+    assert [await bench.code(key) for _ in range(2)] == ["ok", "ok"]
+    refusal = await bench.check(key)
+    assert isinstance(refusal, Refusal)
+    assert (refusal.code, refusal.limit, refusal.id) == ("RATE_LIMITED", LIMIT, "k1")
+    assert refusal.retry_after_ms is not None
+    assert 0 < refusal.retry_after_ms <= 1000 * 65 / 64 + 1
+    bench.clock.advance(refusal.retry_after_ms)
+    assert await bench.code(key) == "ok"
+    await bench.flush()
+    assert bench.counted() == {"accepted": 3, "RATE_LIMITED": 1}
+
+
+async def test_an_uncharged_check_takes_and_counts_nothing() -> None:
+    bench = Bench()
+    bench.quota["k1"] = 1
+    key = bench.add(limit=RateLimit(maximum=1, window_ms=1000), metered=True)
+    for _ in range(3):
+        accepted = await verdict_of(bench, bearer(key), charge=False)
+        assert isinstance(accepted, Session)
+        assert await bench.code(key, charge=0) == "ok"
+    await bench.flush()
+    assert (bench.quota, bench.counted()) == ({"k1": 1}, {})
+    assert await bench.code(key) == "ok"
+
+
+async def test_the_quota_is_taken_and_what_is_left_is_told() -> None:
+    bench = Bench()
+    bench.quota["k1"] = 5
+    key = bench.add(metered=True)
+    left = []
+    for cost in (1, 3):
+        verified = await bench.check(key, charge=cost)
+        assert isinstance(verified, Verified)
+        left.append(verified.remaining)
+    assert left == [4, 1]
+    assert await bench.code(key, charge=2) == "USAGE_EXCEEDED"
+    assert bench.consumed == [("k1", 1, START), ("k1", 3, START), ("k1", 2, START)]
+
+
+async def test_the_limit_comes_first_and_keeps_the_quota() -> None:
+    bench = Bench()
+    bench.quota["k1"] = 10
+    key = bench.add(limit=LIMIT, metered=True)
+    codes = [await bench.code(key) for _ in range(4)]
+    assert codes == ["ok", "ok", "RATE_LIMITED", "RATE_LIMITED"]
+    assert bench.quota == {"k1": 8}
+
+
+async def test_what_the_quota_refuses_is_given_back_to_the_limit() -> None:
+    bench = Bench()
+    bench.quota["k1"] = 0
+    key = bench.add(limit=LIMIT, metered=True)
+    assert [await bench.code(key) for _ in range(5)] == ["USAGE_EXCEEDED"] * 5
+    bench.quota["k1"] = 10
+    assert [await bench.code(key) for _ in range(3)] == ["ok", "ok", "RATE_LIMITED"]
+
+
+async def test_a_lost_quota_is_unavailable_and_given_back_to_the_limit() -> None:
+    bench = Bench()
+    bench.quota["k1"] = 10
+    key = bench.add(limit=LIMIT, metered=True)
+    bench.quota_lost = True
+    for _ in range(5):
+        with pytest.raises(Unavailable):
+            await bench.check(key)
+    bench.quota_lost = False
+    assert [await bench.code(key) for _ in range(3)] == ["ok", "ok", "RATE_LIMITED"]
+    await bench.flush()
+    assert bench.counted() == {"accepted": 2, "RATE_LIMITED": 1}
+
+
+async def test_a_lost_quota_of_a_key_without_limit_is_unavailable() -> None:
+    bench = Bench()
+    bench.quota["k1"], bench.quota_lost = 1, True
+    key = bench.add(metered=True)
+    with pytest.raises(Unavailable):
+        await bench.check(key)
+
+
+async def test_a_request_cancelled_at_the_quota_is_given_back_to_the_limit_once() -> None:
+    bench = Bench()
+    bench.quota["k1"] = 10
+    key = bench.add(limit=RateLimit(maximum=1, window_ms=1000), metered=True)
+    bench.quota_gate = asyncio.Event()
+    request = asyncio.create_task(bench.check(key))
+    await asyncio.sleep(0.01)
+    request.cancel()
+    await asyncio.gather(request, return_exceptions=True)
+    bench.quota_gate.set()
+    assert [await bench.code(key) for _ in range(2)] == ["ok", "RATE_LIMITED"]
+    await bench.flush()
+    assert bench.counted() == {"accepted": 1, "RATE_LIMITED": 1}
+
+
+async def test_under_parallel_requests_the_limit_is_exact() -> None:
+    bench = Bench()
+    bench.quota["k1"] = 1000
+    key = bench.add(limit=RateLimit(maximum=7, window_ms=1000), metered=True)
+    codes = await asyncio.gather(*(bench.code(key) for _ in range(50)))
+    assert (codes.count("ok"), codes.count("RATE_LIMITED")) == (7, 43)
+    assert bench.quota == {"k1": 993}
+
+
+# --- one read for many ----------------------------------------------------------------------
+
+
+async def test_50_parallel_cold_checks_of_one_key_read_once() -> None:
+    bench = Bench()
+    key = bench.add()
+    bench.rows.gate = asyncio.Event()
+    requests = [asyncio.create_task(bench.code(key)) for _ in range(50)]
+    await asyncio.sleep(0.01)
+    bench.rows.gate.set()
+    assert set(await asyncio.gather(*requests)) == {"ok"}
+    assert len(bench.rows.reads) == 1
+    assert bench.verifier._flights == {}
+    await bench.flush()
+    assert bench.counted() == {"accepted": 50}
+
+
+async def test_different_keys_are_read_beside_each_other() -> None:
+    bench = Bench()
+    keys = [bench.add(id=f"k{number}") for number in range(5)]
+    bench.rows.gate = asyncio.Event()
+    requests = [asyncio.create_task(bench.code(key)) for key in keys]
+    await asyncio.sleep(0.01)
+    assert len(bench.rows.reads) == 5
+    bench.rows.gate.set()
+    await asyncio.gather(*requests)
+
+
+async def test_who_goes_away_leaves_the_read_to_the_others() -> None:
+    bench = Bench()
+    key = bench.add()
+    bench.rows.gate = asyncio.Event()
+    first, second = (asyncio.create_task(bench.check(key)) for _ in range(2))
+    await asyncio.sleep(0.01)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    bench.rows.gate.set()
+    assert isinstance(await second, Verified)
+    assert len(bench.rows.reads) == 1
+    assert bench.verifier._flights == {}
+
+
+async def test_a_read_that_everybody_left_ends_without_a_trace() -> None:
+    bench = Bench()
+    key = bench.add()
+    bench.rows.gate, bench.rows.lost = asyncio.Event(), True
+    request = asyncio.create_task(bench.check(key))
+    await asyncio.sleep(0.01)
+    request.cancel()
+    await asyncio.gather(request, return_exceptions=True)
+    bench.rows.gate.set()
+    await asyncio.sleep(0.01)
+    assert bench.verifier._flights == {}
+    await bench.flush()
+    assert bench.batches == []
+
+
+async def test_a_cancelled_read_is_not_an_answer_for_ever() -> None:
+    bench = Bench()
+    key = bench.add()
+    bench.rows.gate = asyncio.Event()
+    request = asyncio.create_task(bench.check(key))
+    await asyncio.sleep(0.01)
+    ((_, flight),) = bench.verifier._flights.values()
+    flight.cancel()  # as a closing event loop does
+    await asyncio.gather(request, return_exceptions=True)
+    await asyncio.sleep(0)
+    bench.rows.gate.set()
+    assert bench.verifier._flights == {}
+    assert await bench.code(key) == "ok"
+
+
+async def test_a_request_after_an_invalidation_does_not_join_the_read_before_it() -> None:
+    bench = Bench()
+    key = bench.add()
+    bench.rows.gate = asyncio.Event()
+    early = asyncio.create_task(bench.code(key))
+    await asyncio.sleep(0.01)
+    bench.add(credential=key, revoked_at=1)
+    bench.cache.invalidate(["key:k1"])
+    late = asyncio.create_task(bench.code(key))
+    await asyncio.sleep(0.01)
+    assert len(bench.rows.reads) == 2
+    bench.rows.gate.set()
+    assert await late == "KEY_REVOKED"
+    await early  # it began before: either answer is right
+    # The early read ended in the late one's flight's time, and left that alone.
+    assert bench.verifier._flights == {}
+    assert await bench.code(key) == "KEY_REVOKED"
+
+
+async def test_a_lost_database_is_unavailable_for_all_who_wait_and_asked_anew_after() -> None:
+    bench = Bench()
+    key = bench.add()
+    bench.rows.gate, bench.rows.lost = asyncio.Event(), True
+    requests = [asyncio.create_task(bench.check(key)) for _ in range(10)]
+    await asyncio.sleep(0.01)
+    bench.rows.gate.set()
+    answers = await asyncio.gather(*requests, return_exceptions=True)
+    assert {type(answer) for answer in answers} == {Unavailable}
+    assert len(bench.rows.reads) == 1
+    with pytest.raises(Unavailable):
+        await bench.check(key)
+    bench.rows.lost = False
+    assert await bench.code(key) == "ok"
+    assert len(bench.rows.reads) == 3
+
+
+# --- the cache and the lease ----------------------------------------------------------------
+
+
+async def test_a_warm_check_reads_nothing() -> None:
+    bench = Bench()
+    key = bench.add()
+    for _ in range(10):
+        assert await bench.code(key) == "ok"
+    assert len(bench.rows.reads) == 1
+
+
+async def test_an_entry_is_read_again_when_it_is_old() -> None:
+    bench = Bench()
+    key = bench.add()
+    await bench.check(key)
+    bench.add(credential=key, enabled=False)  # in SQL, behind our back
+    bench.clock.advance(ENTRY_LIFE_MS - 1)
+    await bench.lease.renew()
+    assert await bench.code(key) == "ok"
+    bench.clock.advance(1)
+    assert await bench.code(key) == "KEY_DISABLED"
+
+
+async def test_without_a_lease_nothing_is_answered_from_the_cache() -> None:
+    bench = Bench()
+    key = bench.add()
+    await bench.check(key)
+    bench.clock.advance(LEASE_MS)
+    bench.epoch_lost = True
+    with pytest.raises(Unavailable):
+        await bench.check(key)
+    bench.epoch_lost = False
+    assert await bench.code(key) == "ok"
+
+
+async def test_a_moved_epoch_drops_what_was_cached() -> None:
+    bench = Bench()
+    key = bench.add()
+    await bench.check(key)
+    bench.add(credential=key, revoked_at=1)
+    bench.epoch += 1
+    bench.clock.advance(LEASE_MS)
+    assert await bench.code(key) == "KEY_REVOKED"
+
+
+async def test_an_access_tokens_use_is_its_sessions() -> None:
+    bench = Bench()
+    token = bench.add("access", id="jti", session_id="s1")
+    await bench.check(token)
+    await bench.flush()
+    (batch,) = bench.batches
+    assert ([use.id for use in batch.sessions], batch.keys, batch.counts) == (["s1"], [], [])
+
+
+async def test_address_and_user_agent_go_into_the_tally() -> None:
+    bench = Bench()
+    key = bench.add(limit=LIMIT)
+    await bench.check(key, ip="203.0.113.9")
+    await bench.flush()
+    (use,) = bench.batches[0].keys
+    assert (use.id, use.at, use.ip, use.user_agent) == ("k1", START, "203.0.113.9", "tests")
+    assert use.limit_state == bench.limiter.state("k1") is not None

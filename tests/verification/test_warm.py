@@ -1,0 +1,102 @@
+"""The check from memory says what the whole check says, or leaves it to that one."""
+
+from typing import Any
+
+import pytest
+
+from keybearer.domain.model import ANONYMOUS, RateLimit, Refusal, Session
+from keybearer.verification.cache import ENTRY_LIFE_MS
+from keybearer.verification.coherence import LEASE_MS
+from tests.verification.parts import Bench, bearer, header, new_key
+
+IP = "203.0.113.7"
+READ = frozenset({"files:read"})
+
+
+async def warmed(bench: Bench, **grant: Any) -> bytes:
+    """A credential whose grant is in the cache."""
+    credential = bench.add(**grant)
+    await bench.verifier.verify(bearer(credential), IP, charge=False)
+    return credential
+
+
+async def test_a_cached_key_needs_no_coroutine() -> None:
+    bench = Bench()
+    key = await warmed(bench, permissions=READ)
+    for headers in (bearer(key), header(key)):
+        verdict = bench.verifier.warm(headers, IP, READ)
+        assert isinstance(verdict, Session)
+        assert verdict == await bench.verifier.verify(headers, IP, READ)
+    await bench.flush()
+    assert bench.counted() == {"accepted": 4}
+    assert len(bench.rows.reads) == 1
+
+
+def test_nothing_and_too_much_are_answered_at_once() -> None:
+    bench = Bench()
+    assert bench.verifier.warm([], IP) is ANONYMOUS
+    key = new_key()
+    twice = bench.verifier.warm(bearer(key) + header(key), IP)
+    assert isinstance(twice, Refusal)
+    assert twice.code == "MULTIPLE_CREDENTIALS"
+
+
+async def test_what_is_not_in_memory_is_left_to_the_whole_check() -> None:
+    bench = Bench()
+    assert bench.verifier.warm(bearer(new_key()), IP) is None
+    key = await warmed(bench)
+    assert bench.verifier.warm([(b"cookie", b"x=1; kb=y.z")], IP) in (None, ANONYMOUS)
+    bench.clock.advance(LEASE_MS)
+    assert bench.verifier.warm(bearer(key), IP) is None  # the lease is over
+    await bench.verifier.verify(bearer(key), IP)
+    bench.clock.advance(ENTRY_LIFE_MS)
+    await bench.verifier.lease.hold()
+    assert bench.verifier.warm(bearer(key), IP) is None  # the entry is too old
+
+
+async def test_a_key_with_a_quota_is_left_to_the_whole_check() -> None:
+    bench = Bench()
+    key = await warmed(bench, metered=True)
+    assert bench.verifier.warm(bearer(key), IP) is None
+
+
+@pytest.mark.parametrize(
+    ("grant", "headers", "code"),
+    [
+        ({"enabled": False}, bearer, "KEY_DISABLED"),
+        ({"limit": RateLimit(maximum=0, window_ms=1000)}, bearer, "RATE_LIMITED"),
+        ({"permissions": frozenset()}, bearer, "INSUFFICIENT_SCOPE"),
+    ],
+)
+async def test_a_refusal_is_the_same_and_counted(
+    grant: dict[str, Any], headers: Any, code: str
+) -> None:
+    bench = Bench()
+    key = await warmed(bench, **{"permissions": READ, **grant})
+    refused = bench.verifier.warm(headers(key), IP, READ)
+    assert isinstance(refused, Refusal)
+    assert refused.code == code
+    await bench.flush()
+    assert bench.counted()[code] >= 1
+
+
+async def test_what_is_misplaced_is_refused() -> None:
+    bench = Bench()
+    token = await warmed(bench, kind="session", session_id="s1")
+    refused = bench.verifier.warm(header(token), IP)
+    assert isinstance(refused, Refusal)
+    assert refused.code == "INVALID_API_KEY"
+    key = await warmed(bench)
+    misplaced = bench.verifier.warm(bearer(key), IP, accept=frozenset({"session"}))
+    assert isinstance(misplaced, Refusal)
+    assert misplaced.code == "SESSION_REQUIRED"
+
+
+async def test_looking_without_charge_counts_only_a_login() -> None:
+    bench = Bench()
+    key = await warmed(bench)
+    assert isinstance(bench.verifier.warm(bearer(key), IP, charge=False), Session)
+    token = await warmed(bench, kind="session", session_id="s1", id="s1")
+    assert isinstance(bench.verifier.warm(bearer(token), IP, charge=False), Session)
+    await bench.flush()
+    assert bench.counted() == {}
