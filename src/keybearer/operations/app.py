@@ -1,0 +1,136 @@
+"""What every operation works with: the parts of one running keybearer, wired by Auth."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from keybearer.adapters.passwords import Hasher
+from keybearer.adapters.sql import audit
+from keybearer.domain.credentials import Entropy, PepperRing
+from keybearer.domain.errors import Failure, Unavailable
+from keybearer.domain.ids import new_id
+from keybearer.domain.model import Session
+from keybearer.domain.ports import Body, Clock, Database, T, Transaction
+from keybearer.operations.declaration import Call
+from keybearer.settings import Settings
+from keybearer.verification.access import AccessTokens
+from keybearer.verification.coherence import Receipt, Spread
+from keybearer.verification.owners import Holds
+from keybearer.verification.presented import Headers
+from keybearer.verification.signing import SigningKeys
+from keybearer.verification.verifier import Verifier
+
+Identify = Callable[[Headers], Awaitable[str | None]]
+"""The host app's own log-in: raw headers -> the owner's opaque id, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """The parts of one running keybearer.
+
+    Attributes:
+        cookie: the name of the session cookie.
+        accounts: whether keybearer keeps the users; else owners are opaque ids of the host's.
+        catalogue: the permissions that keys can have; empty means that only the server sets them.
+        holds: what an owner may do at the most.
+        identify: who is logged in to the host app, by its headers: the owner's id, or None.
+        wake_mail: tells the mail loop that the outbox has something.
+    """
+
+    settings: Settings
+    clock: Clock
+    entropy: Entropy
+    database: Database
+    ring: PepperRing
+    verifier: Verifier
+    spread: Spread
+    hasher: Hasher
+    signing: SigningKeys
+    access: AccessTokens
+    cookie: str
+    accounts: bool
+    catalogue: frozenset[str]
+    holds: Holds
+    identify: Identify | None
+    wake_mail: Callable[[], None]
+
+    def new_id(self, now: int) -> str:
+        """A new UUIDv7."""
+        return new_id(now, self.entropy(10))
+
+    async def change(
+        self, body: Body[T], tags: Callable[[T], tuple[str, ...]]
+    ) -> tuple[T, Receipt]:
+        """Commits a change that verdicts depend on, and returns when nobody answers by the old.
+
+        Args:
+            tags: what the change touches: `key:<id>`, `owner:<id>`, `session:<id>`,
+                `service:<id>`.
+
+        Raises:
+            Unavailable: nothing was changed, or (REVOCATION_PENDING) it was and is not spread.
+        """
+
+        async def announced(tx: Transaction) -> T:
+            result = await body(tx)
+            await self.spread.announce(tx)
+            return result
+
+        result = await self.database.write(announced)
+        try:
+            return result, await self.spread.settle(tags(result))
+        except Unavailable as error:
+            raise Unavailable(error.reason, code="REVOCATION_PENDING") from error
+
+
+async def record(
+    call: Call,
+    tx: Transaction,
+    event: str,
+    *,
+    owner_id: str | None,
+    target_id: str | None = None,
+    outcome: Literal["success", "refused"] = "success",
+    actor_id: str | None = None,
+    **details: str | int | bool | None,
+) -> None:
+    """Writes an audit event in the caller's transaction.
+
+    Args:
+        event: `noun.verb` in the past tense, as `key.revoked`.
+        owner_id: whose trail it belongs to.
+        actor_id: who did it, where the caller presented no credential (a login).
+        details: more facts, never a secret.
+    """
+    kind, who = "anonymous", actor_id
+    if isinstance(call.caller, Session):
+        kind = call.caller.kind
+        who = call.caller.id if kind in ("key", "service", "operator") else call.caller.subject
+    await audit.append(
+        tx,
+        call.app.ring,
+        audit.Event(
+            id=call.app.new_id(call.now),
+            at=call.now,
+            event=event,
+            outcome=outcome,
+            actor_kind=kind,
+            actor_id=who,
+            owner_id=owner_id,
+            target_id=target_id,
+            ip=call.facts.ip,
+            user_agent=call.facts.user_agent,
+            request_id=call.facts.id,
+            details=details,
+        ),
+    )
+
+
+def require_accounts(call: Call) -> None:
+    """Accounts are a part one can leave out: then their operations do not exist.
+
+    Raises:
+        Failure: NOT_FOUND.
+    """
+    if not call.app.accounts:
+        raise Failure("NOT_FOUND")

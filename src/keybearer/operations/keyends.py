@@ -1,0 +1,128 @@
+"""End a key or its secret: revoke, rotate."""
+
+from typing import Annotated
+
+import msgspec
+
+from keybearer.adapters.sql import keys as sql
+from keybearer.domain.credentials import Secret, mint, start_of
+from keybearer.domain.errors import Failure
+from keybearer.domain.model import Key, RequestFacts, Session
+from keybearer.domain.ports import Transaction
+from keybearer.operations.app import App, record
+from keybearer.operations.declaration import Access, Call, Empty, Input, operation
+from keybearer.operations.keyrules import MAX_GRACE_SECONDS
+from keybearer.operations.keywire import CreatedApiKey, Revoked, created
+from keybearer.operations.ownership import named, own_key
+from keybearer.operations.wire import Id, instant
+
+TAG = "API keys"
+DAY_SECONDS = 86_400
+
+
+class RevokeKey(Input, frozen=True, kw_only=True):
+    """Which key to end, and why."""
+
+    key_id: Id
+    reason: Annotated[str, msgspec.Meta(max_length=200)] | None = None
+
+
+class RotateKey(Input, frozen=True, kw_only=True):
+    """Which key to give a new secret, and for how many seconds the old one goes on."""
+
+    key_id: Id | None = None
+    grace_period: Annotated[int, msgspec.Meta(ge=0, le=MAX_GRACE_SECONDS)] = DAY_SECONDS
+
+
+@operation("DELETE", "/api-key/revoke", access=Access.SESSION, tag=TAG, management=True,
+           errors=("KEY_NOT_FOUND",), aliases=(("POST", "/api-key/delete"),))  # fmt: skip
+async def revoke_api_key(call: Call, asked: RevokeKey) -> Revoked:
+    """Ends a key for ever.
+
+    When it has answered, no request that starts later succeeds with that key, on any process of
+    any node. If that cannot be assured the answer is 503 `REVOCATION_PENDING`: the key is revoked
+    in the database, and the last process stops within seconds.
+    """
+    return await _revoke(call, asked.key_id, asked.reason)
+
+
+@operation("POST", "/api-key/revoke-self", access=Access.KEY, tag=TAG)
+async def revoke_self(call: Call, asked: Empty) -> Revoked:
+    """Ends the API key that calls: for whoever finds one."""
+    return await _revoke(call, call.session.id, "revoked by itself")
+
+
+async def _revoke(call: Call, id: str, reason: str | None) -> Revoked:
+    async def body(tx: Transaction) -> Key:
+        key = await own_key(call, tx, id, lock=True)
+        if await sql.revoke(tx, key.id, now=call.now, reason=reason):
+            await record(
+                call, tx, "key.revoked", owner_id=key.owner_id, target_id=key.id, reason=reason
+            )
+            return msgspec.structs.replace(key, revoked_at=call.now)
+        return key
+
+    key, receipt = await call.app.change(body, lambda key: (f"key:{key.id}",))
+    return Revoked(
+        revoked_at=instant(key.revoked_at) or "",
+        nodes=receipt.nodes,
+        waited_ms=receipt.waited_ms,
+    )
+
+
+@operation("POST", "/api-key/rotate", access=Access.OWNER, tag=TAG, management=True, secret=True,
+           errors=("KEY_NOT_FOUND", "KEY_NOT_ROTATABLE"))  # fmt: skip
+async def rotate_api_key(call: Call, asked: RotateKey) -> CreatedApiKey:
+    """Gives a key a new secret; the old one works until the grace period ends.
+
+    The key keeps its id, limits, quota and history. `gracePeriod` is in seconds, a day unless
+    given; 0 ends the old secret at once. A key may rotate itself, but not with a secret that was
+    itself replaced.
+    """
+    id = named(call, asked.key_id)
+    if call.session.replaced:
+        raise Failure("KEY_NOT_ROTATABLE", "This secret was replaced: use the new one.")
+
+    async def body(tx: Transaction) -> tuple[Key, Secret]:
+        key = await own_key(call, tx, id, lock=True)
+        if key.status(call.now) in ("revoked", "expired"):
+            raise Failure("KEY_NOT_ROTATABLE")
+        secret = mint(key.prefix, call.app.entropy)
+        await sql.end_secrets(tx, key.id, until=call.now + asked.grace_period * 1000)
+        await sql.add_secret(
+            tx,
+            key.id,
+            digest=call.app.ring.digest(secret.reveal().encode()),
+            pepper_id=call.app.ring.newest.id,
+            now=call.now,
+        )
+        await sql.save(tx, key.id, {"start": start_of(secret, key.prefix), "updated_at": call.now})
+        await record(
+            call, tx, "key.rotated", owner_id=key.owner_id, target_id=key.id,
+            gracePeriod=asked.grace_period,
+        )  # fmt: skip
+        return await own_key(call, tx, id), secret
+
+    (key, secret), _ = await call.app.change(body, lambda made: (f"key:{made[0].id}",))
+    return created(key, secret, call.now)
+
+
+async def revoke_owner(app: App, owner_id: str) -> int:
+    """Ends every key of an owner; gives how many there were."""
+    now = app.clock.now()
+    caller = Session(subject="operator", kind="operator", id="app")
+    call = Call(app=app, caller=caller, facts=RequestFacts(id=app.new_id(now)), now=now)
+
+    async def body(tx: Transaction) -> list[str]:
+        ids = await sql.revoke_owners(tx, owner_id, now=now, reason="owner ended")
+        for id in ids:
+            await record(
+                call, tx, "key.revoked", owner_id=owner_id, target_id=id, reason="owner ended"
+            )
+        return ids
+
+    ids, _ = await app.change(body, lambda _: (f"owner:{owner_id}",))
+    return len(ids)
+
+
+OPERATIONS = (revoke_api_key, revoke_self, rotate_api_key)

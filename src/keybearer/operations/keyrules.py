@@ -1,0 +1,212 @@
+"""What a key may be: each rule takes what was asked and gives what is stored."""
+
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from keybearer.domain.errors import Failure
+from keybearer.domain.limits import MAX_AMOUNT
+from keybearer.domain.model import RateLimit
+from keybearer.domain.networks import parse_allow_list
+from keybearer.domain.permissions import missing, parse
+from keybearer.operations.declaration import Call
+from keybearer.operations.wire import check_text, read_instant
+
+Permissions = dict[str, list[str]]
+
+Metadata = Annotated[object, msgspec.Meta(extra_json_schema={"type": ["object", "null"]})]
+"""Any JSON object; what else comes is refused by `check_metadata`, with a sentence."""
+
+SERVER_ONLY = (
+    "remaining",
+    "refill_amount",
+    "refill_interval",
+    "rate_limit_enabled",
+    "rate_limit_time_window",
+    "rate_limit_max",
+)
+"""Fields that only the app, the command or a service may set."""
+
+RULES = (
+    "SERVER_ONLY_PROPERTY",
+    "INVALID_NAME_LENGTH",
+    "INVALID_METADATA_TYPE",
+    "INVALID_PERMISSIONS",
+    "UNKNOWN_SCOPE",
+    "SCOPE_NOT_HELD",
+    "INVALID_IP_RANGE",
+    "INVALID_RATE_LIMIT",
+    "REFILL_AMOUNT_AND_INTERVAL_REQUIRED",
+    "EXPIRES_IN_IS_TOO_SMALL",
+    "EXPIRES_IN_IS_TOO_LARGE",
+    "KEY_EXPIRY_REQUIRED",
+)
+"""The codes of the rules below."""
+
+MAX_NAME = 64
+MAX_DESCRIPTION = 500
+MAX_METADATA_BYTES = 4_096
+MAX_METADATA_DEPTH = 5
+MAX_GRACE_SECONDS = 30 * 86_400
+
+
+T = TypeVar("T")
+
+
+def chosen(value: T | UnsetType, otherwise: T) -> T:
+    """What was asked, or otherwise what holds anyway."""
+    return otherwise if isinstance(value, UnsetType) else value
+
+
+def check_name(name: str | None) -> str | None:
+    """A name of 1 to 64 characters, or none."""
+    if name is None:
+        return None
+    if not 1 <= len(name) <= MAX_NAME or not name.strip():
+        raise Failure("INVALID_NAME_LENGTH")
+    return check_text(name, "name")
+
+
+def check_description(description: str | None) -> str | None:
+    """A description of up to 500 characters, with line breaks, or none."""
+    if not description:
+        return None
+    if len(description) > MAX_DESCRIPTION:
+        raise Failure("VALIDATION_ERROR", "description may have 500 characters at most.")
+    return check_text(description, "description", lines=True)
+
+
+def check_prefix(prefix: str | None, prefixes: tuple[str, ...]) -> str:
+    """One of the server's prefixes; its first where none is asked."""
+    if prefix is None:
+        return prefixes[0]
+    if prefix not in prefixes:
+        raise Failure("INVALID_PREFIX", f"prefix must be one of: {', '.join(prefixes)}")
+    return prefix
+
+
+def check_metadata(metadata: object) -> dict[str, object] | None:
+    """A JSON object of at most 4 KB and five levels, or none."""
+    if metadata is None:
+        return None
+    if not isinstance(metadata, dict) or _depth(metadata) > MAX_METADATA_DEPTH:
+        raise Failure("INVALID_METADATA_TYPE")
+    if len(msgspec.json.encode(metadata)) > MAX_METADATA_BYTES:
+        raise Failure("INVALID_METADATA_TYPE")
+    return metadata
+
+
+def _depth(value: object) -> int:
+    if isinstance(value, dict):
+        return 1 + max(map(_depth, value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max(map(_depth, value), default=0)
+    return 0
+
+
+def check_permissions(
+    call: Call, asked: dict[str, list[str]] | UnsetType | None, *, held: frozenset[str] | None
+) -> frozenset[str] | None:
+    """Permissions out of the app's catalogue, and never more than the owner holds.
+
+    Without a catalogue only the server may set them, as in Better Auth.
+    """
+    if asked is UNSET:
+        return None
+    catalogue = call.app.catalogue
+    if not catalogue and not call.trusted:
+        raise Failure("SERVER_ONLY_PROPERTY", "permissions can only be set by the server.")
+    if asked is None:
+        return None
+    try:
+        permissions = parse(asked)
+    except ValueError as error:
+        raise Failure("INVALID_PERMISSIONS", f"permissions: {error}") from None
+    if not catalogue:
+        return permissions
+    unknown = missing(catalogue, permissions)
+    if unknown:
+        raise Failure("UNKNOWN_SCOPE", extra={"unknownPermissions": sorted(unknown)})
+    lacking = frozenset() if held is None else missing(held, permissions)
+    if lacking:
+        raise Failure("SCOPE_NOT_HELD", extra={"lackingPermissions": sorted(lacking)})
+    return permissions
+
+
+def check_allow_list(entries: list[str] | None) -> tuple[str, ...]:
+    """Canonical addresses and CIDRs; an empty list allows every address."""
+    if not entries:
+        return ()
+    try:
+        return parse_allow_list(entries)
+    except ValueError as error:
+        raise Failure("INVALID_IP_RANGE", f"ipAllow: {error}") from None
+
+
+def check_rate_limit(
+    *, enabled: bool, maximum: int | None, window_ms: int | None
+) -> RateLimit | None:
+    """A rate limit, or None where it is off; a maximum of 0 allows nothing."""
+    if not enabled:
+        return None
+    if maximum is None or not 0 <= maximum <= 1_000_000_000:
+        raise Failure("INVALID_RATE_LIMIT", "rateLimitMax must be 0 or more.")
+    if window_ms is None or not 1 <= window_ms <= 366 * 86_400_000:
+        raise Failure("INVALID_RATE_LIMIT", "rateLimitTimeWindow is 1 ms to a year, in ms.")
+    return RateLimit(maximum=maximum, window_ms=window_ms)
+
+
+def check_quota(
+    *, remaining: int | None, refill_amount: int | None, refill_interval_ms: int | None
+) -> tuple[int | None, int | None, int | None]:
+    """A quota and its refill; a refill without a quota starts with a full one."""
+    if (refill_amount is None) != (refill_interval_ms is None):
+        raise Failure("REFILL_AMOUNT_AND_INTERVAL_REQUIRED")
+    for name, value, least in (
+        ("remaining", remaining, 0),
+        ("refillAmount", refill_amount, 1),
+        ("refillInterval", refill_interval_ms, 1),
+    ):
+        if value is not None and not least <= value <= MAX_AMOUNT:
+            raise Failure("INVALID_RATE_LIMIT", f"{name} must be {least} or more.")
+    if remaining is None and refill_amount is not None:
+        remaining = refill_amount
+    return remaining, refill_amount, refill_interval_ms
+
+
+def expiry(
+    call: Call,
+    expires_in: int | UnsetType | None,
+    expires_at: str | UnsetType | None,
+    *,
+    default: bool,
+) -> int | None:
+    """When a key ends: `expiresIn` seconds from now, or the instant `expiresAt`, or never.
+
+    Args:
+        default: whether the default lifetime applies where nothing is asked.
+    """
+    settings = call.app.settings
+    if expires_in is not UNSET and expires_at is not UNSET:
+        raise Failure("VALIDATION_ERROR", "Give expiresIn or expiresAt, not both.")
+    if expires_in is UNSET and expires_at is UNSET and default:
+        return call.now + settings.key_default_lifetime
+    if isinstance(expires_at, str):
+        ends = read_instant(expires_at, "expiresAt")
+    elif isinstance(expires_in, int):
+        if expires_in > MAX_AMOUNT // 1000:
+            raise Failure("EXPIRES_IN_IS_TOO_LARGE")
+        ends = call.now + expires_in * 1000
+    elif settings.key_allow_no_expiry or call.trusted:
+        return None
+    else:
+        raise Failure("KEY_EXPIRY_REQUIRED")
+    if ends < call.now + 1000:
+        raise Failure("EXPIRES_IN_IS_TOO_SMALL")
+    if ends > call.now + settings.key_max_lifetime:
+        raise Failure(
+            "EXPIRES_IN_IS_TOO_LARGE",
+            f"The key may live {settings.key_max_lifetime // 86_400_000} days at most.",
+        )
+    return ends

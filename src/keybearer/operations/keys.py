@@ -1,0 +1,254 @@
+"""Make, list and show API keys."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from keybearer.adapters.sql import accounts, audit
+from keybearer.adapters.sql import keys as sql
+from keybearer.domain.credentials import Secret, mint, start_of
+from keybearer.domain.errors import Failure
+from keybearer.domain.model import Key, Role, Session
+from keybearer.domain.ports import Transaction
+from keybearer.operations.app import record
+from keybearer.operations.declaration import Access, Call, Input, operation
+from keybearer.operations.keyrules import (
+    RULES,
+    SERVER_ONLY,
+    Metadata,
+    Permissions,
+    check_allow_list,
+    check_description,
+    check_metadata,
+    check_name,
+    check_permissions,
+    check_prefix,
+    check_quota,
+    check_rate_limit,
+    chosen,
+    expiry,
+)
+from keybearer.operations.keywire import ApiKey, ApiKeyPage, CreatedApiKey, created, key_record
+from keybearer.operations.ownership import named, own_key
+from keybearer.operations.wire import Id, instant, is_admin, refuse_server_only
+
+TAG = "API keys"
+
+
+class CreateKey(Input, frozen=True, kw_only=True):
+    """What a new key shall be.
+
+    `expiresIn` is in seconds; null means never, and nothing at all means the default lifetime.
+    The fields from `userId` on are the server's alone: a service token or the app itself.
+    """
+
+    name: str | None = None
+    description: str | None = None
+    expires_in: int | UnsetType | None = UNSET
+    expires_at: str | UnsetType | None = UNSET
+    prefix: str | None = None
+    metadata: Metadata = None
+    permissions: Permissions | UnsetType | None = UNSET
+    ip_allow: list[str] | None = None
+    user_id: Id | UnsetType = UNSET
+    remaining: int | UnsetType | None = UNSET
+    refill_amount: int | UnsetType | None = UNSET
+    refill_interval: int | UnsetType | None = UNSET
+    rate_limit_enabled: bool | UnsetType = UNSET
+    rate_limit_time_window: int | UnsetType = UNSET
+    rate_limit_max: int | UnsetType = UNSET
+
+
+StatusWord = Literal["active", "expiring", "expired", "disabled", "revoked", "rotating"]
+
+
+class ListKeys(Input, frozen=True, kw_only=True):
+    """Which keys to list, in which order; `status` may stand several times."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 100
+    offset: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    sort_by: Literal[
+        "createdAt", "updatedAt", "expiresAt", "lastRequest", "name", "requestCount", "enabled"
+    ] = "createdAt"
+    sort_direction: Literal["asc", "desc"] = "desc"
+    status: tuple[StatusWord, ...] = ()
+    search: Annotated[str, msgspec.Meta(max_length=100)] = ""
+    user_id: Id | UnsetType = UNSET
+
+
+class GetKey(Input, frozen=True, kw_only=True):
+    """Which key; a key that asks about itself needs no id."""
+
+    id: Id | None = None
+
+
+@operation(
+    "POST",
+    "/api-key/create",
+    access=Access.SESSION,
+    tag=TAG,
+    errors=(*RULES, "INVALID_PREFIX", "KEY_CREATION_NOT_ALLOWED", "KEY_LIMIT_REACHED",
+            "USER_NOT_FOUND"),
+    management=True,
+    secret=True,
+)  # fmt: skip
+async def create_api_key(call: Call, asked: CreateKey) -> CreatedApiKey:
+    """Creates an API key.
+
+    The answer has the key itself in `key`: the only time it is shown. With the header
+    `Idempotency-Key` a retry after a lost reply makes no second key; its answer has `key: null`.
+    """
+    refuse_server_only(call, asked, "user_id", *SERVER_ONLY)
+    _check_may_create(call)
+    owner_id, role = await _owner(call, asked.user_id)
+    settings = call.app.settings
+    limit = settings.key_rate_limit
+    prefix = check_prefix(asked.prefix, settings.key_prefix)
+    secret = mint(prefix, call.app.entropy)
+    rate = check_rate_limit(
+        enabled=chosen(asked.rate_limit_enabled, limit is not None),
+        maximum=chosen(asked.rate_limit_max, limit.maximum if limit else None),
+        window_ms=chosen(asked.rate_limit_time_window, limit.window_ms if limit else None),
+    )
+    remaining, refill_amount, refill_interval = check_quota(
+        remaining=chosen(asked.remaining, None),
+        refill_amount=chosen(asked.refill_amount, None),
+        refill_interval_ms=chosen(asked.refill_interval, None),
+    )
+    key = Key(
+        id=call.app.new_id(call.now),
+        owner_id=owner_id,
+        config_id="default",
+        name=check_name(asked.name),
+        description=check_description(asked.description),
+        prefix=prefix,
+        start=start_of(secret, prefix),
+        enabled=True,
+        created_at=call.now,
+        updated_at=call.now,
+        created_by=call.session.subject,
+        expires_at=expiry(call, asked.expires_in, asked.expires_at, default=True),
+        revoked_at=None,
+        revoked_reason=None,
+        permissions=check_permissions(
+            call, asked.permissions, held=await call.app.holds(owner_id, role)
+        ),
+        metadata=check_metadata(asked.metadata),
+        ip_allow=check_allow_list(asked.ip_allow),
+        rate_limit_enabled=rate is not None,
+        rate_limit_max=rate.maximum if rate else None,
+        rate_limit_window_ms=rate.window_ms if rate else None,
+        remaining=remaining,
+        refill_amount=refill_amount,
+        refill_interval_ms=refill_interval,
+        last_refill_at=None,
+        last_used_at=None,
+        last_used_ip=None,
+        last_used_user_agent=None,
+        request_count=0,
+    )
+    stored = await call.app.database.write(lambda tx: _add(call, tx, key, secret))
+    if stored is not None:
+        return created(stored, None, call.now)
+    return created(key, secret, call.now)
+
+
+async def _add(call: Call, tx: Transaction, key: Key, secret: Secret) -> Key | None:
+    """Writes the key; gives the one that an earlier try made, if this is a retry."""
+    await audit.lock(tx, key.owner_id)
+    idempotency = None
+    if call.facts.idempotency_key is not None:
+        named = f"{key.owner_id}|{call.facts.idempotency_key}".encode()
+        before = await sql.by_idempotency(tx, call.app.ring.digests(named), now=call.now)
+        if before is not None:
+            return before
+        idempotency = call.app.ring.digest(named)
+    count = await sql.count_live(tx, key.owner_id, now=call.now)
+    if count >= call.app.settings.max_keys_per_owner and not call.trusted:
+        raise Failure("KEY_LIMIT_REACHED", extra={"limit": call.app.settings.max_keys_per_owner})
+    await sql.add(
+        tx,
+        key,
+        digest=call.app.ring.digest(secret.reveal().encode()),
+        pepper_id=call.app.ring.newest.id,
+        idempotency=idempotency,
+    )
+    await record(
+        call, tx, "key.created", owner_id=key.owner_id, target_id=key.id,
+        name=key.name, expiresAt=instant(key.expires_at),
+    )  # fmt: skip
+    return None
+
+
+@operation("GET", "/api-key/list", access=Access.SESSION, tag=TAG, management=True,
+           errors=("SERVER_ONLY_PROPERTY",))  # fmt: skip
+async def list_api_keys(call: Call, asked: ListKeys) -> ApiKeyPage:
+    """Lists the caller's keys, a page at a time; expired and revoked ones too."""
+    refuse_server_only(call, asked, "user_id")
+    await call.app.verifier.usage.flush(call.now)
+    owner_id: str | None = call.session.subject
+    if call.trusted:
+        owner_id = None if asked.user_id is UNSET else asked.user_id
+
+    async def body(tx: Transaction) -> tuple[list[Key], int]:
+        return await sql.page(
+            tx,
+            owner_id=owner_id,
+            now=call.now,
+            statuses=asked.status,
+            search=asked.search,
+            sort_by=asked.sort_by,
+            descending=asked.sort_direction == "desc",
+            limit=asked.limit,
+            offset=asked.offset,
+        )
+
+    found, total = await call.app.database.read(body)
+    return ApiKeyPage(
+        api_keys=[key_record(key, call.now) for key in found],
+        total=total,
+        limit=asked.limit,
+        offset=asked.offset,
+    )
+
+
+@operation("GET", "/api-key/get", access=Access.OWNER, tag=TAG, management=True,
+           errors=("KEY_NOT_FOUND",))  # fmt: skip
+async def get_api_key(call: Call, asked: GetKey) -> ApiKey:
+    """Shows one key, never its secret.
+
+    With an API key as credential it shows that key.
+    """
+    id = named(call, asked.id)
+    await call.app.verifier.usage.flush(call.now)
+    key = await call.app.database.read(lambda tx: own_key(call, tx, id))
+    return key_record(key, call.now)
+
+
+def _check_may_create(call: Call) -> None:
+    creation = call.app.settings.key_creation
+    if call.trusted or creation == "everyone":
+        return
+    if creation == "nobody" or not is_admin(call.session):
+        raise Failure("KEY_CREATION_NOT_ALLOWED")
+
+
+async def _owner(call: Call, user_id: str | UnsetType) -> tuple[str, Role]:
+    """Who will own the key, and in which role."""
+    session: Session = call.session
+    if user_id is UNSET:
+        if session.kind == "service":
+            raise Failure("VALIDATION_ERROR", "userId: a service names the owner of the key.")
+        owner_id = session.subject
+    else:
+        owner_id = user_id
+    if not (call.trusted and call.app.accounts):
+        return owner_id, session.role
+    user = await call.app.database.read(lambda tx: accounts.user_by_id(tx, owner_id))
+    if user is None:
+        raise Failure("USER_NOT_FOUND")
+    return owner_id, user.role
+
+
+OPERATIONS = (create_api_key, list_api_keys, get_api_key)

@@ -1,0 +1,96 @@
+"""How a login begins and ends, whichever way."""
+
+from collections.abc import Sequence
+
+from keybearer.adapters.sql import sessions as sql
+from keybearer.domain.credentials import Secret, mint_session_token
+from keybearer.domain.errors import Failure
+from keybearer.domain.model import LoginSession, Refusal, Session, User
+from keybearer.domain.ports import Transaction
+from keybearer.operations.app import record
+from keybearer.operations.authentication import ensure_unchanged
+from keybearer.operations.declaration import Call
+
+BROWSER = "browser"
+
+
+def new_login(
+    call: Call, user: User, *, client_id: str, life_ms: int, idle_ms: int
+) -> LoginSession:
+    """A login that is yet to be written."""
+    return LoginSession(
+        id=call.app.new_id(call.now),
+        user_id=user.id,
+        client_id=client_id,
+        created_at=call.now,
+        last_seen_at=call.now,
+        authenticated_at=call.now,
+        expires_at=call.now + life_ms,
+        idle_ms=idle_ms,
+        ended_at=None,
+        ip=call.facts.ip,
+        user_agent=call.facts.user_agent,
+    )
+
+
+async def open_login(
+    call: Call, tx: Transaction, user: User, login: LoginSession, *, with_token: bool
+) -> Secret | None:
+    """Writes a login whose password was checked, and gives its session token if it has one."""
+    await ensure_unchanged(tx, user)
+    token = mint_session_token(call.app.entropy) if with_token else None
+    digest = None if token is None else call.app.ring.digest(token.reveal().encode())
+    await sql.add(tx, login, token_digest=digest)
+    await record(
+        call, tx, "session.opened", owner_id=user.id, target_id=login.id, actor_id=user.id,
+        clientId=login.client_id,
+    )  # fmt: skip
+    return token
+
+
+async def end_logins(call: Call, tx: Transaction, owner_id: str, ids: Sequence[str]) -> list[str]:
+    """Ends logins with their refresh families, in the caller's transaction."""
+    ended = await sql.end(tx, ids, call.now)
+    for id in ended:
+        await record(call, tx, "session.ended", owner_id=owner_id, target_id=id)
+    return ended
+
+
+async def log_out(call: Call, owner_id: str, ids: Sequence[str]) -> list[str]:
+    """Ends logins; when this returns no token of theirs is accepted any more."""
+
+    async def body(tx: Transaction) -> list[str]:
+        return await end_logins(call, tx, owner_id, ids)
+
+    ended, _ = await call.app.change(body, lambda _: tags_of(ids))
+    return ended
+
+
+async def end_presented(call: Call) -> None:
+    """Ends the login whose credential a request came with; there may be none, or none any more.
+
+    Raises:
+        Failure: MULTIPLE_CREDENTIALS; SESSION_REQUIRED for an API key, which this does not end.
+    """
+    verdict = call.verdict
+    if isinstance(verdict, Session):
+        if verdict.session_id is None:
+            raise Failure("SESSION_REQUIRED")
+        await log_out(call, verdict.subject, [verdict.session_id])
+    elif isinstance(verdict, Refusal):
+        if verdict.code == "MULTIPLE_CREDENTIALS":
+            raise verdict.failure()
+        if verdict.code == "TOKEN_EXPIRED" and verdict.id is not None:
+            await _end_expired(call, verdict.id)
+
+
+async def _end_expired(call: Call, session_id: str) -> None:
+    """Ends the login of an access token whose time is over, as its holder expects."""
+    login = await call.app.database.read(lambda tx: sql.by_id(tx, session_id))
+    if login is not None:
+        await log_out(call, login.user_id, [login.id])
+
+
+def tags_of(ids: Sequence[str]) -> tuple[str, ...]:
+    """What a change of these logins touches."""
+    return tuple(f"session:{id}" for id in ids)

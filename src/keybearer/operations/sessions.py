@@ -1,0 +1,239 @@
+"""Log in with a cookie, see where one is logged in, log out."""
+
+from typing import Annotated
+
+import msgspec
+
+from keybearer.adapters.sql import accounts
+from keybearer.adapters.sql import sessions as sql
+from keybearer.domain.credentials import Secret
+from keybearer.domain.instants import iso
+from keybearer.domain.model import LoginSession, Session, User
+from keybearer.domain.ports import Transaction
+from keybearer.operations import links
+from keybearer.operations.app import require_accounts
+from keybearer.operations.authentication import authenticate_password
+from keybearer.operations.declaration import Access, Call, Empty, Input, Output, operation
+from keybearer.operations.logins import (
+    BROWSER,
+    end_logins,
+    end_presented,
+    log_out,
+    new_login,
+    open_login,
+    tags_of,
+)
+from keybearer.operations.wire import Status, Success, Timestamp, UserRecord, user_record
+
+TAG = "Sessions"
+_DAY_MS = 86_400_000
+LOGIN_ERRORS = (
+    "INVALID_EMAIL_OR_PASSWORD",
+    "EMAIL_NOT_VERIFIED",
+    "USER_DISABLED",
+    "TOO_MANY_ATTEMPTS",
+    "INVALID_ORIGIN",
+)
+
+Email = Annotated[str, msgspec.Meta(max_length=320)]
+Password = Annotated[str, msgspec.Meta(max_length=4096)]
+
+
+class SignIn(Input, frozen=True, kw_only=True):
+    """Who logs in. Without `rememberMe` the cookie ends with the browser, the login in a day."""
+
+    email: Email
+    password: Password
+    callback_url: Annotated[str, msgspec.Meta(max_length=2048)] | None = msgspec.field(
+        default=None, name="callbackURL"
+    )
+    remember_me: bool = True
+
+    def __repr__(self) -> str:
+        return "SignIn(…)"
+
+
+class SignedIn(Output, frozen=True, kw_only=True):
+    """The login. `token` is good as `Authorization: Bearer` too."""
+
+    redirect: bool
+    token: str
+    url: str | msgspec.UnsetType = msgspec.UNSET
+    user: UserRecord
+
+    def __repr__(self) -> str:
+        return "SignedIn(…)"
+
+
+class SessionRecord(Output, frozen=True, kw_only=True):
+    """Where somebody is logged in. `token` is a handle to end it by; it opens nothing."""
+
+    expires_at: Timestamp
+    token: str
+    created_at: Timestamp
+    updated_at: Timestamp
+    ip_address: str
+    user_agent: str
+    user_id: str
+    id: str
+    current: bool
+
+
+class SessionAndUser(Output, frozen=True, kw_only=True):
+    """The caller's login, and who it is."""
+
+    session: SessionRecord
+    user: UserRecord
+
+
+class RevokeSession(Input, frozen=True, kw_only=True):
+    """The handle of the login to end."""
+
+    token: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
+
+@operation("POST", "/sign-in/email", access=Access.PUBLIC, tag=TAG, secret=True, verdict=True,
+           errors=LOGIN_ERRORS)  # fmt: skip
+async def sign_in_email(call: Call, asked: SignIn) -> SignedIn:
+    """Logs in with an e-mail address and a password, and sets the session cookie.
+
+    A login always gets a new token; the one that the browser had before ends.
+    """
+    require_accounts(call)
+    url = links.check_callback(call.app.settings, asked.callback_url)
+    user = await authenticate_password(call, asked.email, asked.password)
+    settings = call.app.settings
+    login = new_login(
+        call,
+        user,
+        client_id=BROWSER,
+        life_ms=settings.session_ttl if asked.remember_me else min(settings.session_ttl, _DAY_MS),
+        idle_ms=settings.session_idle_ttl,
+    )
+    before = _login_before(call)
+    if before is not None:
+        # In a transaction of its own: two logins of one browser may have two owners, whose
+        # audit chains must not be locked together in either order.
+        await log_out(call, before.subject, [before.id])
+
+    async def body(tx: Transaction) -> Secret | None:
+        return await open_login(call, tx, user, login, with_token=True)
+
+    token = await call.app.database.write(body)
+    call.reply.session = token
+    call.reply.persistent = asked.remember_me
+    return SignedIn(
+        redirect=url is not None,
+        token="" if token is None else token.reveal(),
+        url=msgspec.UNSET if url is None else url,
+        user=user_record(user),
+    )
+
+
+def _login_before(call: Call) -> Session | None:
+    """The login whose session token the request came with, cookie or bearer."""
+    verdict = call.verdict
+    return verdict if isinstance(verdict, Session) and verdict.kind == "session" else None
+
+
+@operation("POST", "/sign-out", access=Access.PUBLIC, tag=TAG, verdict=True,
+           errors=("INVALID_ORIGIN", "SESSION_REQUIRED"))  # fmt: skip
+async def sign_out(call: Call, asked: Empty) -> Success:
+    """Ends the caller's login and clears the cookie; does nothing without one."""
+    require_accounts(call)
+    await end_presented(call)
+    call.reply.session = "end"
+    return Success()
+
+
+@operation("GET", "/get-session", access=Access.OPTIONAL, tag=TAG)
+async def get_session(call: Call, asked: Empty) -> SessionAndUser | None:
+    """Shows the caller's login and user; null when nobody is logged in."""
+    require_accounts(call)
+    caller = call.caller
+    if not isinstance(caller, Session) or caller.session_id is None:
+        return None
+    session_id = caller.session_id
+
+    async def body(tx: Transaction) -> tuple[LoginSession | None, User | None]:
+        login = await sql.by_id(tx, session_id)
+        return login, await accounts.user_by_id(tx, caller.subject)
+
+    login, user = await call.app.database.read(body)
+    if login is None or user is None:
+        return None
+    return SessionAndUser(session=_record(login, session_id), user=user_record(user))
+
+
+@operation("GET", "/list-sessions", access=Access.SESSION, tag=TAG)
+async def list_sessions(call: Call, asked: Empty) -> list[SessionRecord]:
+    """Lists where the caller is logged in, the last used first."""
+    require_accounts(call)
+    await call.app.verifier.usage.flush(call.now)
+    owner = call.session.subject
+    logins = await call.app.database.read(lambda tx: sql.live_of(tx, owner, now=call.now))
+    return [_record(login, call.session.session_id) for login in logins]
+
+
+@operation("POST", "/revoke-session", access=Access.SESSION, tag=TAG)
+async def revoke_session(call: Call, asked: RevokeSession) -> Status:
+    """Ends one of the caller's logins by its handle; a handle of nobody's changes nothing."""
+    require_accounts(call)
+    owner = call.session.subject
+    login = await call.app.database.read(lambda tx: sql.by_id(tx, asked.token))
+    if login is not None and login.user_id == owner:
+        await log_out(call, owner, [login.id])
+        if login.id == call.session.session_id:
+            call.reply.session = "end"
+    return Status()
+
+
+@operation("POST", "/revoke-sessions", access=Access.SESSION, tag=TAG)
+async def revoke_sessions(call: Call, asked: Empty) -> Status:
+    """Ends every login of the caller, this one too."""
+    await _end_every(call, keep=None)
+    call.reply.session = "end"
+    return Status()
+
+
+@operation("POST", "/revoke-other-sessions", access=Access.SESSION, tag=TAG)
+async def revoke_other_sessions(call: Call, asked: Empty) -> Status:
+    """Ends every login of the caller but this one."""
+    await _end_every(call, keep=call.session.session_id)
+    return Status()
+
+
+async def _end_every(call: Call, *, keep: str | None) -> None:
+    require_accounts(call)
+    owner = call.session.subject
+
+    async def body(tx: Transaction) -> list[str]:
+        live = await sql.live_of(tx, owner, now=call.now)
+        return await end_logins(call, tx, owner, [each.id for each in live if each.id != keep])
+
+    await call.app.change(body, tags_of)
+
+
+def _record(login: LoginSession, current: str | None) -> SessionRecord:
+    return SessionRecord(
+        expires_at=iso(login.ends_at),
+        token=login.id,
+        created_at=iso(login.created_at),
+        updated_at=iso(login.last_seen_at),
+        ip_address=login.ip or "",
+        user_agent=login.user_agent or "",
+        user_id=login.user_id,
+        id=login.id,
+        current=login.id == current,
+    )
+
+
+OPERATIONS = (
+    sign_in_email,
+    sign_out,
+    get_session,
+    list_sessions,
+    revoke_session,
+    revoke_sessions,
+    revoke_other_sessions,
+)

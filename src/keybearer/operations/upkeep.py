@@ -1,0 +1,42 @@
+"""Work beside the requests: forget what is over for long, rotate what is due."""
+
+from functools import partial
+
+from keybearer.adapters.sql import accounts, keys, sessions
+from keybearer.domain.model import RequestFacts, Session
+from keybearer.operations import outbox
+from keybearer.operations.app import App, record
+from keybearer.operations.declaration import Call
+
+_BATCH = 500
+SESSIONS_KEPT_MS = 90 * 86_400_000
+"""How long an ended login is kept: the addresses of past logins tell a person from a stranger."""
+
+
+async def forget_ended(app: App) -> int:
+    """Deletes keys, logins, links, counts and mails that ended long ago; gives how many."""
+    now = app.clock.now()
+    forgotten = await outbox.sweep(app)
+    forgotten += await app.database.write(partial(accounts.sweep, now=now))
+    for forget, kept_ms in (
+        (keys.forget_ended, app.settings.key_retention),
+        (sessions.forget_ended, SESSIONS_KEPT_MS),
+    ):
+        batch = partial(forget, before=now - kept_ms, limit=_BATCH)
+        while (n := await app.database.write(batch)) == _BATCH:
+            forgotten += n
+        forgotten += n
+    return forgotten
+
+
+async def rotate_signing(app: App) -> str | None:
+    """Makes the next signing key when its time has come, and gives its kid."""
+    kid = await app.signing.rotate_when_due()
+    if kid is not None:
+        now = app.clock.now()
+        scheduler = Session(subject="operator", kind="operator", id="schedule")
+        facts = RequestFacts(id=app.new_id(now))
+        call = Call(app=app, caller=scheduler, facts=facts, now=now)
+        event = partial(record, call, event="signing_key.rotated", owner_id=None, target_id=kid)
+        await app.database.write(event)
+    return kid

@@ -1,0 +1,115 @@
+"""What is done to a user, whoever asks for it: made, mailed, proven, removed."""
+
+from keybearer.adapters.sql import accounts, keys, sessions
+from keybearer.domain import emails
+from keybearer.domain.errors import Failure
+from keybearer.domain.model import User
+from keybearer.domain.ports import Transaction
+from keybearer.operations import links, mails, outbox, throttle
+from keybearer.operations.app import record
+from keybearer.operations.declaration import Call
+from keybearer.operations.wire import check_text
+
+_LONGEST_NAME = 100
+
+
+def new_user(
+    call: Call,
+    *,
+    email: str,
+    name: str,
+    password_hash: str | None,
+    image: str | None = None,
+    verified: bool = False,
+    admin: bool = False,
+) -> User:
+    """A user who is yet to be written."""
+    return User(
+        id=call.app.new_id(call.now),
+        email=email,
+        name=name,
+        image=image,
+        role="admin" if admin else "user",
+        locale=None,
+        email_verified_at=call.now if verified else None,
+        disabled_at=None,
+        password_hash=password_hash,
+        created_at=call.now,
+        updated_at=call.now,
+    )
+
+
+async def mail_verification(
+    call: Call, tx: Transaction, user: User, callback: str | None = None
+) -> None:
+    """Mails what finishes a sign-up: a verification link, or without a password one to choose it.
+
+    A link to choose a password never leads past the password: it is a reset (recovery.py).
+    """
+    settings, now = call.app.settings, call.now
+    if user.password_hash is None:
+        token = await links.issue(call, tx, user, links.RESET)
+        mail = mails.choose_password(settings, user.email, token, now, callback)
+    else:
+        token = await links.issue(call, tx, user, links.VERIFY)
+        mail = mails.verify_address(settings, user.email, token, now, callback)
+    await outbox.put(call, tx, mail)
+
+
+async def may_mail(call: Call, tx: Transaction, address: str) -> bool:
+    """Counts one more mail that somebody asked for; False when the inbox has had enough."""
+    return await throttle.pace(call, tx, throttle.INBOX, address) is None
+
+
+async def prove_ownership(call: Call, tx: Transaction, user: User) -> tuple[str, ...]:
+    """Marks the address as its owner's; at the first proof everything of before ends.
+
+    Returns:
+        What verdicts depend on and was changed, for `App.change`.
+    """
+    if user.email_verified_at is not None:
+        return ()
+    await accounts.save_user(tx, user.id, {"email_verified_at": call.now, "updated_at": call.now})
+    reason = "the address was proven to be its owner's"
+    await keys.revoke_owners(tx, user.id, now=call.now, reason=reason)
+    ended = await sessions.end_all(tx, user.id, call.now)
+    return (f"owner:{user.id}", *(f"session:{id}" for id in ended))
+
+
+async def remove_user(call: Call, tx: Transaction, user: User) -> tuple[str, ...]:
+    """Deletes a user; keys are revoked and logins ended, and the audit trail stays.
+
+    Returns:
+        What verdicts depend on and was changed, for `App.change`.
+    """
+    await keys.revoke_owners(tx, user.id, now=call.now, reason="owner deleted")
+    ended = await sessions.end_all(tx, user.id, call.now)
+    await accounts.delete_user(tx, user.id)
+    mail = mails.account_deleted(call.app.settings, user.email, call.now)
+    await outbox.put(call, tx, mail)
+    await record(call, tx, "user.deleted", owner_id=user.id, target_id=user.id)
+    return (f"owner:{user.id}", *(f"session:{id}" for id in ended))
+
+
+def read_address(text: str) -> str:
+    """The normal form of an address.
+
+    Raises:
+        Failure: INVALID_EMAIL, with the reason.
+    """
+    try:
+        return emails.normalise(text)
+    except ValueError as error:
+        raise Failure("INVALID_EMAIL", str(error)) from None
+
+
+def read_name(text: str) -> str:
+    """A person's name: 1 to 100 characters, no control characters, no spaces around it.
+
+    Raises:
+        Failure: VALIDATION_ERROR.
+    """
+    name = check_text(text, "name").strip()
+    if not 1 <= len(name) <= _LONGEST_NAME:
+        raise Failure("VALIDATION_ERROR", f"name must have 1 to {_LONGEST_NAME} characters.")
+    return name

@@ -1,0 +1,128 @@
+"""Check a key for an app that asks over HTTP, one or many."""
+
+import asyncio
+from typing import Annotated
+
+import msgspec
+
+from keybearer.domain.errors import Failure
+from keybearer.domain.model import Key, Refusal
+from keybearer.domain.networks import canonical_address
+from keybearer.domain.permissions import parse_needs
+from keybearer.operations.declaration import Access, Call, Input, Output, operation
+from keybearer.operations.keywire import ApiKey, key_record
+from keybearer.verification.presented import MAX_CREDENTIAL, Presented
+from keybearer.verification.verifier import Verified
+
+TAG = "Verification"
+MAX_BATCH = 100
+
+
+class VerifyKey(Input, frozen=True, kw_only=True):
+    """A key to check, what it shall be allowed, from which address, and what that costs."""
+
+    key: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_CREDENTIAL)]
+    permissions: dict[str, list[str]] | None = None
+    ip: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    cost: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 1
+
+    def __repr__(self) -> str:
+        return "VerifyKey(key='…')"
+
+
+class VerifyBatch(Input, frozen=True, kw_only=True):
+    """Up to 100 keys to check."""
+
+    keys: Annotated[list[VerifyKey], msgspec.Meta(min_length=1, max_length=MAX_BATCH)]
+
+
+class VerifyError(Output, frozen=True, kw_only=True):
+    """Why a key is not good: a stable code and a sentence."""
+
+    code: str
+    message: str
+    details: dict[str, int] | None = None
+    needed_permissions: list[str] | None = None
+
+
+class Verification(Output, frozen=True, kw_only=True):
+    """Whether a key is good, with its record, or why it is not."""
+
+    valid: bool
+    error: VerifyError | None
+    key: ApiKey | None
+
+
+class VerificationBatch(Output, frozen=True, kw_only=True):
+    """One answer for each key, in the order in which they were asked."""
+
+    results: list[Verification]
+
+
+@operation("POST", "/api-key/verify", access=Access.SERVICE, tag=TAG, secret=True,
+           errors=("INVALID_PERMISSIONS",))  # fmt: skip
+async def verify_api_key(call: Call, asked: VerifyKey) -> Verification:
+    """Checks an API key, and counts the use against its limit and quota.
+
+    The answer is always 200; `valid` tells. `ip` is the address of the client that presented the
+    key to you: without it a key that is bound to networks is refused. `cost` 0 only looks.
+    """
+    return await _verify(call, asked)
+
+
+@operation("POST", "/api-key/verify-batch", access=Access.SERVICE, tag=TAG, secret=True)
+async def verify_api_keys(call: Call, asked: VerifyBatch) -> VerificationBatch:
+    """Checks up to 100 API keys; each counts for itself.
+
+    One that asks for what cannot be asked, permissions that are none or an address that is none,
+    is answered with that `error`: the others have been counted, and have their answers.
+    """
+    results = await asyncio.gather(*(_one_of_many(call, each) for each in asked.keys))
+    return VerificationBatch(results=list(results))
+
+
+async def _one_of_many(call: Call, asked: VerifyKey) -> Verification:
+    try:
+        return await _verify(call, asked)
+    except Failure as failure:
+        error = VerifyError(code=failure.code, message=failure.message)
+        return Verification(valid=False, error=error, key=None)
+
+
+async def _verify(call: Call, asked: VerifyKey) -> Verification:
+    try:
+        needed = parse_needs(asked.permissions)
+    except ValueError as error:
+        raise Failure("INVALID_PERMISSIONS", f"permissions: {error}") from None
+    if asked.ip is not None and canonical_address(asked.ip) is None:
+        raise Failure("VALIDATION_ERROR", "ip must be an IPv4 or IPv6 address.")
+    presented = Presented(asked.key.encode("utf-8", "surrogatepass"), "header", None)
+    verified = await call.app.verifier.check(
+        presented, asked.ip, needed, accept=frozenset({"key"}), charge=asked.cost
+    )
+    if isinstance(verified, Refusal):
+        return Verification(valid=False, error=_error(verified), key=None)
+    return Verification(valid=True, error=None, key=_record(verified, call.now))
+
+
+def _record(verified: Verified, now: int) -> ApiKey | None:
+    key = verified.grant.record
+    return None if key is None else _as_used(key, verified.remaining, now)
+
+
+def _as_used(key: Key, left: int | None, now: int) -> ApiKey:
+    """The record with what this very check has changed."""
+    remaining = key.remaining if left is None else left
+    return key_record(msgspec.structs.replace(key, remaining=remaining, last_used_at=now), now)
+
+
+def _error(refusal: Refusal) -> VerifyError:
+    return VerifyError(
+        code=refusal.code,
+        message=refusal.message,
+        details=None if refusal.retry_after_ms is None else {"tryAgainIn": refusal.retry_after_ms},
+        needed_permissions=sorted(refusal.needed) or None,
+    )
+
+
+OPERATIONS = (verify_api_key, verify_api_keys)
