@@ -1,0 +1,369 @@
+"""Auth: the one place where the parts are wired, started and stopped."""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from starlette.types import ASGIApp
+
+from keybearer.adapters.clock import SystemClock
+from keybearer.adapters.mail import PrintSender, SmtpSender
+from keybearer.adapters.passwords import Hasher
+from keybearer.adapters.sql import coherence as epoch
+from keybearer.adapters.sql import keys as sql_keys
+from keybearer.adapters.sql import usage as sql_usage
+from keybearer.adapters.sql.database import migrate, open_database, versions
+from keybearer.adapters.sql.serving import ServingLock
+from keybearer.adapters.sql.sqlite import SqliteDatabase
+from keybearer.api import Api
+from keybearer.domain.credentials import PepperRing
+from keybearer.domain.errors import Misuse, Unavailable
+from keybearer.domain.ids import new_id
+from keybearer.domain.model import Role
+from keybearer.domain.permissions import parse_needs
+from keybearer.domain.ports import Clock, Database, Transaction
+from keybearer.operations import outbox, upkeep
+from keybearer.operations.app import App, Identify
+from keybearer.plugins import ACCOUNTS, CORE, AnyOperation, Plugin, api_key, bearer, jwt
+from keybearer.settings import Settings, load
+from keybearer.verification.access import AccessTokens
+from keybearer.verification.cache import Cache
+from keybearer.verification.coherence import RENEW_MS, Lease, Serving, Spread, Visiting
+from keybearer.verification.grants import StoredGrants
+from keybearer.verification.limiter import Limiter
+from keybearer.verification.owners import Holds
+from keybearer.verification.signing import SigningKeys
+from keybearer.verification.usage import FLUSH_MS, Batch, Usage
+from keybearer.verification.verifier import Verifier
+from keybearer.web.mount import Mount
+
+log = logging.getLogger("keybearer")
+
+_PATIENCE_SECONDS = 5.0
+"""How long jobs may take to end their round when we stop."""
+
+
+class Auth:
+    """API keys and bearer tokens for one app.
+
+    Args:
+        database: `sqlite:///app.db` or `postgresql://…`; as the setting DATABASE_URL.
+        plugins: what it can do; `api_key()`, `bearer()` and `jwt()` unless given.
+        accounts: whether keybearer keeps the users. Without, owners are opaque ids of the host
+            app, and `identify` tells who is logged in there.
+        identify: the host's own log-in: raw headers -> the owner's id, or None.
+        serving: whether this process answers requests. A script beside a serving process says
+            False: it has no cache, and its changes wait until the serving one has stopped
+            answering by the old.
+        settings: every other setting by its name in lower case; environment and `.env` fill in.
+
+    Attributes:
+        api: the check of a request, and every operation.
+        parts: what is wired, once it is started; for integrations.
+
+    Raises:
+        Misuse: a setting is wrong.
+    """
+
+    def __init__(
+        self,
+        database: str | None = None,
+        plugins: Sequence[Plugin] | None = None,
+        *,
+        accounts: bool = True,
+        identify: Identify | None = None,
+        serving: bool = True,
+        clock: Clock | None = None,
+        **settings: object,
+    ) -> None:
+        self.plugins = tuple(plugins) if plugins is not None else (api_key(), bearer(), jwt())
+        given: dict[str, object] = {}
+        for plugin in self.plugins:
+            given |= plugin.settings
+        given |= {**settings, "database_url": database}
+        self.settings: Settings = load(given, dotenv=Path(".env"))
+        if not accounts and identify is None:
+            log.debug("accounts.off", extra={"hint": "self-service needs identify=…"})
+        self._accounts = accounts
+        self._identify = identify
+        self._serving = serving
+        self._clock = clock or SystemClock()
+        self.parts: App | None = None
+        self._lock: ServingLock | None = None
+        self._starting = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._mail_waits = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self.api = Api(self.running)
+
+    @property
+    def operations(self) -> tuple[AnyOperation, ...]:
+        """Every operation that this keybearer serves."""
+        served = [*CORE, *(ACCOUNTS if self._accounts else ())]
+        for plugin in self.plugins:
+            served += plugin.operations
+        return tuple(served)
+
+    @property
+    def catalogue(self) -> frozenset[str]:
+        """The permissions that keys can have, as `resource:action`; empty means no catalogue."""
+        listed = (plugin.catalogue for plugin in self.plugins if plugin.catalogue is not None)
+        return next(listed, self.settings.permissions)
+
+    def mount(self, app: ASGIApp, *, base: str = "/api/auth") -> ASGIApp:
+        """The app with keybearer in front: `/api/auth/*` is ours, all else goes on to `app`."""
+        return Mount(self, app, base=base)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, _app: object = None) -> AsyncIterator[None]:
+        """Starts and stops; for apps that call the API without mounting anything."""
+        await self.start()
+        try:
+            yield
+        finally:
+            await self.stop()
+
+    async def running(self) -> App:
+        """The parts, started; whoever comes first without a lifespan starts them."""
+        if self.parts is None:
+            await self.start()
+        if self.parts is None:
+            raise Unavailable("keybearer is stopped")
+        return self.parts
+
+    async def start(self) -> None:
+        """Opens the database, takes the serving lock, begins the work beside the requests.
+
+        Raises:
+            Misuse: a second process, a schema of another version, a file that cannot be written.
+            Unavailable: the database cannot be reached.
+        """
+        async with self._starting:
+            if self.parts is not None:
+                return
+            database, lock = open_database(self.settings.database_url)
+            try:
+                await _check_schema(database)
+                if self._serving:
+                    await lock.acquire()
+                self.parts = await self._wire(database, lock)
+            except BaseException:
+                await lock.release()
+                await database.close()
+                raise
+            self._lock = lock
+            if self._serving:
+                self._stopping.clear()
+                self._tasks = [asyncio.create_task(job) for job in self._jobs(self.parts)]
+
+    async def stop(self) -> None:
+        """Ends the work beside the requests, writes what was counted, lets go of the database."""
+        app, self.parts = self.parts, None
+        if app is None:
+            return
+        # Jobs end between two rounds: one that is cut in the midst leaves half a connection.
+        self._stopping.set()
+        if self._tasks:
+            _, unfinished = await asyncio.wait(self._tasks, timeout=_PATIENCE_SECONDS)
+            for task in unfinished:
+                task.cancel()
+            await asyncio.gather(*unfinished, return_exceptions=True)
+        self._tasks = []
+        try:
+            await app.verifier.usage.flush(app.clock.now())
+        except Unavailable as error:
+            log.error("usage.lost", extra={"reason": error.reason})
+        app.hasher.close()
+        if self._lock is not None:
+            await self._lock.release()
+        await app.database.close()
+
+    # --- wiring ---
+
+    async def _wire(self, database: Database, lock: ServingLock) -> App:
+        settings, clock = self.settings, self._clock
+        ring = PepperRing([secret.encode() for secret in _secrets(settings)])
+        holds = self._holds()
+        limiter, cache = Limiter(), Cache(settings.cache_size)
+        dialect = "sqlite" if settings.sqlite_path is not None else "postgresql"
+
+        async def read_epoch() -> int:
+            if self._serving and not await lock.check():
+                cache.clear()  # another process may have served, and changed what we remember
+            return await epoch.read_epoch(database)
+
+        async def write_usage(batch: Batch) -> None:
+            async def body(tx: Transaction) -> None:
+                await sql_usage.add(tx, batch.counts, dialect=dialect)
+                await sql_usage.touch(tx, batch.keys, batch.sessions)
+
+            await database.write(body)
+
+        async def consume(id: str, cost: int, now: int) -> int | None:
+            return await database.write(lambda tx: sql_keys.consume(tx, id, cost=cost, now=now))
+
+        spread: Spread
+        if self._serving:
+            spread = Serving(cache)
+        else:
+            spread = Visiting(cache, clock, epoch.bump_epoch, lock.held_elsewhere)
+        signing = SigningKeys(
+            database=database,
+            ring=ring,
+            clock=clock,
+            interval_ms=settings.signing_key_rotation,
+            token_ttl_ms=settings.access_token_ttl,
+            new_kid=lambda now: new_id(now, os.urandom(10)),
+        )
+        await signing.known()  # a SECRET that opens no key is told now, not at the first login
+        access = AccessTokens(
+            database=database,
+            signing=signing,
+            clock=clock,
+            holds=holds,
+            issuer=settings.base_url,
+            must_verify=settings.require_email_verification,
+        )
+        grants = StoredGrants(
+            database=database,
+            clock=clock,
+            ring=ring,
+            limiter=limiter,
+            holds=holds,
+            accounts=self._accounts,
+            must_verify=settings.require_email_verification,
+            hashes=settings.service_tokens,
+            access=access.grant,
+        )
+        cookie = "__Host-keybearer.session_token" if settings.secure else "keybearer.session_token"
+        verifier = Verifier(
+            ring=ring,
+            clock=clock,
+            cache=cache,
+            lease=Lease(cache, clock, read_epoch),
+            grants=grants,
+            limiter=limiter,
+            usage=Usage(write_usage, limiter.state),
+            consume=consume,
+            cookie=cookie,
+            prefixes=settings.key_prefix,
+        )
+        return App(
+            settings=settings,
+            clock=clock,
+            entropy=os.urandom,
+            database=database,
+            ring=ring,
+            verifier=verifier,
+            spread=spread,
+            hasher=Hasher(),
+            signing=signing,
+            access=access,
+            cookie=cookie,
+            accounts=self._accounts,
+            catalogue=self.catalogue,
+            holds=holds,
+            identify=self._identify,
+            wake_mail=self._mail_waits.set,
+        )
+
+    def _holds(self) -> Holds:
+        """What owners hold at the most: the host's word, or the settings'."""
+        catalogue = self.catalogue
+        own = next((plugin.holds for plugin in self.plugins if plugin.holds is not None), None)
+        users = self.settings.user_permissions
+        unknown = (users or frozenset()) - catalogue
+        if unknown:
+            raise Misuse(
+                f"KEYBEARER_USER_PERMISSIONS names {', '.join(sorted(unknown))}, which "
+                "KEYBEARER_PERMISSIONS lacks"
+            )
+
+        async def holds(owner_id: str, role: Role) -> frozenset[str] | None:
+            if own is not None:
+                return parse_needs(await own(owner_id))
+            if not catalogue:
+                return None
+            return catalogue if users is None or role == "admin" else users
+
+        return holds
+
+    # --- work beside the requests ---
+
+    def _jobs(self, app: App) -> list[Any]:
+        smtp = app.settings.smtp_url
+        sender = PrintSender() if smtp is None else SmtpSender(smtp, app.settings.mail_from)
+        verifier = app.verifier
+        return [
+            self._every(RENEW_MS / 1000, "lease", verifier.lease.renew),
+            self._every(FLUSH_MS / 1000, "usage", lambda: verifier.usage.flush(app.clock.now())),
+            self._every(600, "retention", lambda: upkeep.forget_ended(app)),
+            self._every(600, "signing", lambda: upkeep.rotate_signing(app)),
+            self._every(30, "mail", lambda: outbox.deliver(app, sender), wake=self._mail_waits),
+        ]
+
+    async def _every(
+        self,
+        seconds: float,
+        name: str,
+        job: Callable[[], Awaitable[object]],
+        *,
+        wake: asyncio.Event | None = None,
+    ) -> None:
+        """Does a job again and again, or when `wake` is set; a lost dependency is waited out."""
+        lost = False
+        while not self._stopping.is_set():
+            if wake is not None:
+                wake.clear()
+            try:
+                await job()
+                lost = False
+            except Unavailable as error:
+                if not lost:
+                    log.warning("job.waits", extra={"job": name, "reason": error.reason})
+                lost = True
+            except Exception:
+                log.exception("job.failed", extra={"job": name})
+            await self._pause(seconds, wake)
+
+    async def _pause(self, seconds: float, wake: asyncio.Event | None) -> None:
+        """Until the time is over, `wake` is set, or we stop."""
+        events = [self._stopping] if wake is None else [self._stopping, wake]
+        waits = [asyncio.ensure_future(event.wait()) for event in events]
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+
+async def _check_schema(database: Any) -> None:
+    if isinstance(database, SqliteDatabase):
+        await migrate(database)
+        return
+    has, wanted = await versions(database)
+    if has != wanted:
+        state = "is empty" if has is None else f"has version {has}, this is {wanted}"
+        raise Misuse(f"the database {state}: run `keybearer migrate`")
+
+
+def _secrets(settings: Settings) -> Sequence[str]:
+    """SECRET; with SQLite, unless it is set, one that is made once and kept beside the file."""
+    path = settings.sqlite_path
+    if settings.secret or path is None:
+        return settings.secret
+    file = Path(f"{path}-secret")
+    made = os.urandom(48).hex()
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as handle:
+            handle.write(made + "\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+    except FileExistsError:
+        pass
+    if file.stat().st_mode & 0o077:
+        raise Misuse(f"{file} may be read by others: chmod 600 {file}")
+    return tuple(line for line in file.read_text().split() if line)

@@ -1,0 +1,1 @@
+"""HTTP: operations become routes, failures become problem+json."""

@@ -1,0 +1,113 @@
+"""Routes that are no operations: forward-auth, health, metrics, reference, outbox."""
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from keybearer.operations.app import App
+from keybearer.settings import Settings
+from keybearer.web.exchange import instance, new_request_id, send_answer, send_problem
+from keybearer.web.forward import Forward
+from keybearer.web.health import OK, Live, Ready
+from keybearer.web.metrics import Metrics
+from keybearer.web.openapi import document
+from keybearer.web.outbox import PATH as OUTBOX
+from keybearer.web.outbox import Outbox
+from keybearer.web.page import PAGE_CSP, STATIC, static
+from keybearer.web.problem import RawHeaders, problem
+from keybearer.web.reference import render
+
+if TYPE_CHECKING:
+    from keybearer.auth import Auth
+
+_CACHE_SECONDS = 300
+
+
+def ahead(auth: "Auth", base: str) -> dict[str, ASGIApp]:
+    """By whole path what is answered before anything is routed, or even started.
+
+    Forward-auth stands before every request of somebody's app; `live` is told while the database
+    is lost; the outbox lies outside of `base`, and only where mail is printed.
+    """
+    found: dict[str, ASGIApp] = {
+        f"{base}/forward": Forward(auth),
+        f"{base}/ok": Reading(Live(auth, OK), auth.settings),
+        f"{base}/health/live": Reading(Live(auth), auth.settings),
+        f"{base}/health/ready": Reading(Ready(auth), auth.settings),
+        f"{base}/metrics": Reading(Metrics(auth), auth.settings),
+    }
+    if auth.settings.smtp_url is None:
+        found[OUTBOX] = Outbox(auth, base=base)
+    return found
+
+
+def extra_routes(auth: "Auth", app: App, base: str) -> list[BaseRoute]:
+    """The routes beside the operations."""
+    settings = app.settings
+
+    @functools.cache
+    def described() -> bytes:
+        return msgspec.json.encode(document(auth.operations, settings, base))
+
+    @functools.cache
+    def rendered() -> bytes:
+        return render(document(auth.operations, settings, base), base=base).encode()
+
+    html = [(b"content-security-policy", PAGE_CSP)]
+    served: dict[str, ASGIApp] = {
+        "/openapi.json": File("application/json", described, settings),
+        "/docs": File("text/html; charset=utf-8", rendered, settings, headers=html),
+    }
+    for name, media_type in STATIC.items():
+        served[f"/static/{name}"] = File(media_type, functools.partial(static, name), settings)
+    return [
+        Route(base + path, Reading(file, settings), methods=None, include_in_schema=False)
+        for path, file in served.items()
+    ]
+
+
+class File:
+    """Bytes that are the same for everybody, made when they are first asked for."""
+
+    def __init__(
+        self,
+        media_type: str,
+        content: Callable[[], bytes],
+        settings: Settings,
+        *,
+        headers: RawHeaders | None = None,
+    ) -> None:
+        self._content = content
+        self._settings = settings
+        self._headers: RawHeaders = [
+            (b"content-type", media_type.encode()),
+            (b"cache-control", f"public, max-age={_CACHE_SECONDS}".encode()),
+            *(headers or []),
+        ]
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await send_answer(send, 200, self._content(), list(self._headers), self._settings)
+
+
+class Reading:
+    """GET and HEAD go on; any other method is 405."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] in ("GET", "HEAD"):
+            await self._app(scope, receive, send)
+            return
+        answer = problem(
+            "METHOD_NOT_ALLOWED",
+            instance=instance(scope),
+            request_id=new_request_id(),
+            headers=[(b"allow", b"GET, HEAD")],
+        )
+        await send_problem(send, answer, self._settings)

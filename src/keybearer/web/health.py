@@ -1,0 +1,94 @@
+"""Health: the process runs, and it can answer.
+
+`live` says that the event loop turns; whoever restarts processes asks it. `ready` says that
+requests can be answered; whoever spreads requests over processes asks it. Neither says why not,
+which version this is, or where anything lies: that is in the log.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from keybearer.adapters.sql.coherence import read_epoch
+from keybearer.domain.errors import Misuse, Unavailable
+from keybearer.operations.app import App
+from keybearer.web.exchange import send_answer
+
+if TYPE_CHECKING:
+    from keybearer.auth import Auth
+
+log = logging.getLogger(__name__)
+
+State = Literal["ok", "failing"]
+PATIENCE_SECONDS = 2.0
+MAX_DRIFT_MS = 30_000
+ALIVE = b'{"status":"ok"}'
+OK = b'{"ok":true}'
+"""What Better Auth's clients ask for."""
+
+_HEADERS = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether each thing that an answer needs is there."""
+
+    status: Literal["ok", "degraded", "failing"]
+    database: State
+    lease: State
+    clock: State
+
+
+class Live:
+    """200 while the process runs, whatever else is lost."""
+
+    def __init__(self, auth: "Auth", body: bytes = ALIVE) -> None:
+        self._settings = auth.settings
+        self._body = body
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await send_answer(send, 200, self._body, list(_HEADERS), self._settings)
+
+
+class Ready:
+    """200 while requests can be answered, else 503."""
+
+    def __init__(self, auth: "Auth") -> None:
+        self._auth = auth
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        try:
+            state = await readiness(await self._auth.running())
+        except (Unavailable, Misuse) as error:
+            log.warning("ready.not", extra={"reason": str(error)})
+            state = Readiness(status="failing", database="failing", lease="failing", clock="ok")
+        status = 503 if state.status == "failing" else 200
+        headers = list(_HEADERS)
+        if status == 503:
+            headers.append((b"retry-after", b"1"))
+        await send_answer(send, status, msgspec.json.encode(state), headers, self._auth.settings)
+
+
+async def readiness(app: App) -> Readiness:
+    """What is there now. A clock that the wall has left by 30 s degrades, it does not stop."""
+    database: State = "ok" if await _in_time(read_epoch(app.database)) else "failing"
+    lease: State = "ok" if await _in_time(app.verifier.lease.hold()) else "failing"
+    drift = getattr(app.clock, "drift", None)
+    clock: State = "ok" if drift is None or abs(drift()) <= MAX_DRIFT_MS else "failing"
+    status: Literal["ok", "degraded", "failing"] = "ok" if clock == "ok" else "degraded"
+    if "failing" in (database, lease):
+        status = "failing"
+    return Readiness(status=status, database=database, lease=lease, clock=clock)
+
+
+async def _in_time(asked: Awaitable[object]) -> bool:
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await asked
+    except (Unavailable, Misuse, TimeoutError) as error:
+        log.warning("ready.waits", extra={"reason": str(error) or "timeout"})
+        return False
+    return True

@@ -1,0 +1,129 @@
+"""keybearer in front of an app: our paths are ours, all else goes on."""
+
+from typing import TYPE_CHECKING, Any
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from keybearer.domain.errors import KeybearerError, Misuse, Unavailable
+from keybearer.operations.app import App
+from keybearer.web.api import routes
+from keybearer.web.exchange import instance, new_request_id, send_problem
+from keybearer.web.extras import ahead, extra_routes
+from keybearer.web.problem import of_loss, problem
+
+if TYPE_CHECKING:
+    from keybearer.auth import Auth
+
+
+class Mount:
+    """The ASGI app that `Auth.mount` gives.
+
+    Args:
+        base: below which our paths lie.
+    """
+
+    def __init__(self, auth: "Auth", app: ASGIApp, *, base: str) -> None:
+        self._auth = auth
+        self._app = app
+        self._base = base
+        self._ours: ASGIApp | None = None
+        self._made_for: App | None = None
+        self._ahead = ahead(auth, base)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path: str = scope["path"]
+            at_once = self._ahead.get(path)
+            if b"%" in scope.get("raw_path", b"") and self._hides_a_slash(scope):
+                await self._nothing_here(scope, receive, send)
+                return
+            if at_once is not None:
+                await at_once(scope, receive, send)
+                return
+            if path.startswith(self._base) and path[len(self._base) :][:1] in ("", "/"):
+                await self._serve(scope, receive, send)
+                return
+        elif scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _hides_a_slash(self, scope: Scope) -> bool:
+        """Whether a path is ours only once %2F is read as a slash, which it is not.
+
+        RFC 3986 section 2.2. A proxy in front that limits or denies by path has seen another one.
+        """
+        path: str = scope["path"]
+        ours = path in self._ahead or path.startswith(self._base)
+        return ours and b"%2f" in scope["raw_path"].lower()
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        settings = self._auth.settings
+        try:
+            app = await self._auth.running()
+        except Unavailable as loss:
+            answer = of_loss(loss, instance=instance(scope), request_id=new_request_id())
+            await send_problem(send, answer, settings)
+            return
+        if self._ours is None or self._made_for is not app:
+            self._made_for = app  # a stopped Auth that starts again has other parts
+            listed = routes(self._auth.operations, app, self._base)
+            listed += extra_routes(self._auth, app, self._base)
+            self._ours = Router(listed, redirect_slashes=False, default=self._nothing_here)
+            if settings.trusted_origins:
+                self._ours = CORSMiddleware(
+                    self._ours,
+                    allow_origins=settings.trusted_origins,
+                    allow_methods=["GET", "POST", "DELETE"],
+                    allow_headers=["authorization", "content-type", "idempotency-key", "x-api-key"],
+                    allow_credentials=True,
+                    expose_headers=["set-auth-token", "retry-after", "x-request-id"],
+                )
+        await self._ours(scope, receive, send)
+
+    async def _nothing_here(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        answer = problem("NOT_FOUND", instance=instance(scope), request_id=new_request_id())
+        await send_problem(send, answer, self._auth.settings)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Starts before the app does and stops after it, whether or not it has a lifespan."""
+        started = False
+
+        async def receiving() -> Message:
+            nonlocal started
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await self._auth.start()
+                started = True
+            return message
+
+        async def sending(message: Message) -> None:
+            if message["type"].startswith("lifespan.shutdown"):
+                await self._auth.stop()
+            await send(message)
+
+        try:
+            await self._app(scope, receiving, sending)
+        except KeybearerError as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            if isinstance(error, Misuse):
+                return
+            raise
+        except BaseException:
+            if started:
+                await self._auth.stop()
+            raise
+
+
+async def no_app(scope: Scope, receive: Receive, send: Send) -> None:
+    """An app with nothing in it, for a server that is keybearer alone."""
+    if scope["type"] == "lifespan":
+        while True:
+            message: dict[str, Any] = dict(await receive())
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+    await send({"type": "http.response.start", "status": 404, "headers": []})
+    await send({"type": "http.response.body", "body": b""})

@@ -1,0 +1,144 @@
+"""Refusals and losses as problem+json, with the headers that belong to them.
+
+RFC 9457 (the body), RFC 6750 section 3 (WWW-Authenticate), RFC 9110 (Retry-After), and the
+RateLimit header fields of draft-ietf-httpapi-ratelimit-headers.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from keybearer.domain.errors import PROBLEMS, Failure, Unavailable
+from keybearer.domain.limits import rate_limit_headers
+from keybearer.domain.model import Refusal
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+REALM = "keybearer"
+_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+_OVERLOADED = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+_DOCS = "/api/auth/docs#problem-"
+_ANONYMOUS = "UNAUTHORIZED"
+
+
+class ProblemAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A ready answer: status, body bytes, and its own headers."""
+
+    status: int
+    body: bytes
+    headers: RawHeaders
+
+
+def problem(
+    code: str,
+    *,
+    message: str | None = None,
+    extra: Mapping[str, object] | None = None,
+    instance: str,
+    request_id: str,
+    headers: RawHeaders | None = None,
+    type_: str | None = None,
+) -> ProblemAnswer:
+    """The answer for one code.
+
+    Args:
+        message: one public sentence instead of the table's.
+        extra: more members.
+        instance: the path that was asked for.
+        request_id: what a person quotes when asking for help; it is in the log too.
+    """
+    row = PROBLEMS[code]
+    text = message or row.message
+    body = {
+        "type": type_ or _DOCS + code,
+        "title": row.title,
+        "status": row.status,
+        "detail": text,
+        "instance": instance,
+        **(extra or {}),
+        "code": code,
+        "message": text,
+        "requestId": request_id,
+    }
+    return ProblemAnswer(
+        status=row.status,
+        body=msgspec.json.encode(body),
+        headers=[
+            (b"content-type", b"application/problem+json"),
+            (b"cache-control", b"no-store"),
+            (b"x-request-id", request_id.encode("latin-1", "replace")),
+            *(headers or []),
+        ],
+    )
+
+
+def of_failure(failure: Failure, *, instance: str, request_id: str) -> ProblemAnswer:
+    """The answer for a refusal that an operation raised."""
+    headers: RawHeaders = []
+    type_ = None
+    extra = dict(failure.extra)
+    if failure.status == 401:
+        headers.append(_challenge(failure.code, failure.message))
+    elif failure.code == "INSUFFICIENT_SCOPE":
+        needed = extra.get("neededPermissions")
+        scope = " ".join(map(str, needed)) if isinstance(needed, list) else ""
+        headers.append(_challenge(failure.code, failure.message, scope=scope))
+    elif failure.code == "MULTIPLE_CREDENTIALS":
+        headers.append(_challenge(failure.code, failure.message))
+    elif failure.status == 429:
+        type_ = _EXCEEDED
+        headers += _limit_headers(failure, extra)
+    return problem(
+        failure.code,
+        message=failure.message,
+        extra=extra,
+        instance=instance,
+        request_id=request_id,
+        headers=headers,
+        type_=type_,
+    )
+
+
+def of_refusal(refusal: Refusal, *, instance: str, request_id: str) -> ProblemAnswer:
+    """The answer for a credential that was refused."""
+    return of_failure(refusal.failure(), instance=instance, request_id=request_id)
+
+
+def of_loss(loss: Unavailable, *, instance: str, request_id: str) -> ProblemAnswer:
+    """The answer for a lost dependency: 503, never a verdict."""
+    return problem(
+        loss.code,
+        message=loss.message,
+        instance=instance,
+        request_id=request_id,
+        headers=[(b"retry-after", str(loss.retry_after_seconds).encode())],
+        type_=_OVERLOADED,
+    )
+
+
+def _challenge(code: str, message: str, *, scope: str | None = None) -> tuple[bytes, bytes]:
+    """WWW-Authenticate: without `error` when nothing was presented (RFC 6750 section 3.1)."""
+    value = f'Bearer realm="{REALM}"'
+    if code != _ANONYMOUS:
+        error = {
+            "INSUFFICIENT_SCOPE": "insufficient_scope",
+            "MULTIPLE_CREDENTIALS": "invalid_request",
+        }.get(code, "invalid_token")
+        value += f', error="{error}", error_description="{PROBLEMS[code].message}"'
+    if scope:
+        value += f', scope="{scope}"'
+    return (b"www-authenticate", value.encode("ascii", "replace"))
+
+
+def _limit_headers(failure: Failure, extra: dict[str, object]) -> RawHeaders:
+    wait = failure.retry_after_ms
+    headers: RawHeaders = []
+    limit = extra.pop("limit", None)
+    policy = "quota" if failure.code == "USAGE_EXCEEDED" else "default"
+    extra["violated-policies"] = [policy]
+    if wait is not None:
+        headers.append((b"retry-after", str(-(-wait // 1000)).encode()))
+        if isinstance(limit, dict):
+            state, rule = rate_limit_headers(policy, limit["max"], limit["window"], 0, wait)
+            headers += [(b"ratelimit", state.encode()), (b"ratelimit-policy", rule.encode())]
+    return headers

@@ -1,0 +1,71 @@
+"""Live while the process runs; ready while it can answer."""
+
+import httpx2
+import pytest
+
+from keybearer import Auth
+from keybearer.operations.app import App
+from keybearer.web.health import readiness
+from keybearer.web.mount import no_app
+from tests.people import SECRET, StandingClock
+from tests.web.losses import lose_database
+
+READY = "/api/auth/health/ready"
+LIVE = "/api/auth/health/live"
+
+
+class DriftingClock(StandingClock):
+    def __init__(self, drift: int) -> None:
+        super().__init__()
+        self._drift = drift
+
+    def drift(self) -> int:
+        return self._drift
+
+
+async def test_ready_says_nothing_but_what_is_there(client: httpx2.AsyncClient) -> None:
+    answer = await client.get(READY)
+    assert answer.status_code == 200
+    assert answer.json() == {"status": "ok", "database": "ok", "lease": "ok", "clock": "ok"}
+    assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [(LIVE, {"status": "ok"}), ("/api/auth/ok", {"ok": True})]
+)
+async def test_a_lost_database_leaves_live_but_not_ready(
+    client: httpx2.AsyncClient, app: App, clock: StandingClock, path: str, body: object
+) -> None:
+    await lose_database(app)
+    clock.advance(60_000)
+    answer = await client.get(READY)
+    assert answer.status_code == 503
+    assert answer.json() == {
+        "status": "failing", "database": "failing", "lease": "failing", "clock": "ok",
+    }  # fmt: skip
+    assert "retry-after" in answer.headers
+    alive = await client.get(path)
+    assert (alive.status_code, alive.json()) == (200, body)
+
+
+async def test_before_the_start_it_is_live_and_not_ready() -> None:
+    auth = Auth("postgresql://127.0.0.1:9/nobody", secret=SECRET)
+    transport = httpx2.ASGITransport(app=auth.mount(no_app))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
+        assert (await client.get(LIVE)).status_code == 200
+        assert (await client.get(READY)).status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("drift", "status"), [(0, "ok"), (30_000, "ok"), (30_001, "degraded"), (-30_001, "degraded")]
+)
+async def test_a_drifting_clock_degrades(ready_url: str, drift: int, status: str) -> None:
+    auth = Auth(ready_url, secret=SECRET, clock=DriftingClock(drift))
+    async with auth.lifespan():
+        assert (await readiness(await auth.running())).status == status
+
+
+async def test_only_reading_is_answered(client: httpx2.AsyncClient) -> None:
+    for path in (LIVE, READY):
+        assert (await client.post(path)).status_code == 405
+        assert (await client.head(path)).status_code == 200
