@@ -1,0 +1,96 @@
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from keybearer.cli.commands import keybearer
+from tests.cli.command import Shell
+
+
+def leaves(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, each in group.commands.items():
+        if isinstance(each, click.Group):
+            yield from leaves(each, (*path, name))
+        else:
+            yield (*path, name)
+
+
+EVERY = list(leaves(keybearer))
+
+
+def test_the_commands_are_those_of_the_contract() -> None:
+    assert {path[0] for path in EVERY} >= {
+        "serve", "users", "keys", "service-token", "audit", "doctor", "migrate", "openapi",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", EVERY, ids=" ".join)
+def test_every_command_has_help_and_json(shell: Shell, path: tuple[str, ...]) -> None:
+    shown = shell.ok(*path, "--help").stdout
+    assert "--json" in shown
+    assert len(shown.split("\n\n")[1].strip()) > 10  # what it does, in a sentence
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("nonsense",),
+        ("keys", "nonsense"),
+        ("keys", "create", "--name", "ci"),
+        ("keys", "create", "--owner", "a@b.example"),
+        ("keys", "create", "--name", "ci", "--owner", "a@b.example", "--owner-id", "x"),
+        ("keys", "create", "--name", "ci", "--owner-id", "x", "--expires-in", "soon"),
+        ("keys", "create", "--name", "ci", "--owner-id", "x", "--permission", "files"),
+        ("keys", "create", "--name", "ci", "--owner-id", "x", "--rate-limit", "many"),
+        ("keys", "list", "--status", "lost"),
+        ("keys", "rotate", "x", "--grace", "never"),
+        ("keys", "verify"),
+        ("users", "create", "a@b.example"),
+        ("serve", "--port", "70000"),
+        ("audit", "list", "--limit", "0"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(shell: Shell, args: tuple[str, ...]) -> None:
+    result = shell.run(*args, stdin="")
+    assert result.exit_code == 2, result.stderr
+    assert result.stdout == ""
+
+
+def test_without_the_extra_one_line_says_what_to_install() -> None:
+    code = "import sys; sys.modules['click'] = None; from keybearer.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "the command needs more: pip install 'keybearer[server]'\n"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("KEYBEARER_NO_SUCH", "1"),
+        ("KEYBEARER_PORT", "http"),
+        ("KEYBEARER_SECRET", "short"),
+        ("KEYBEARER_DATABASE_URL", "sqlite:////no/such/folder/k.db"),
+        ("KEYBEARER_DATABASE_URL", "postgresql://nobody:word-of-pass@127.0.0.1:1/none"),
+    ],
+)
+@pytest.mark.parametrize("args", [("keys", "list"), ("migrate",), ("doctor",)], ids=" ".join)
+def test_what_is_wrong_is_one_line_and_exit_code_1(
+    shell: Shell, variable: str, value: str, args: tuple[str, ...]
+) -> None:
+    shell.env = {"KEYBEARER_SECRET": "0123456789abcdefghijklmnopqrstuv", variable: value}
+    result = shell.run(*args)
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    assert "word-of-pass" not in result.output
+    if args != ("doctor",):
+        assert result.stdout == ""
+        assert result.stderr.count("\n") == 1
+        assert result.stderr.startswith("keybearer: ")
+
+
+def test_with_json_the_reason_is_json(shell: Shell) -> None:
+    result = shell.run("keys", "show", "nothing", "--json")
+    assert result.exit_code == 1
+    assert result.stderr == '{"code":"KEY_NOT_FOUND","message":"API Key not found"}\n'

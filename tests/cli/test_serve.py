@@ -1,0 +1,316 @@
+"""Against real processes: what starts, what does not, and what survives."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+
+from tests.cli.command import Server, Shell
+
+
+def connect(server: Server) -> socket.socket:
+    parts = urlsplit(server.base)
+    return socket.create_connection((parts.hostname, parts.port), timeout=10)
+
+
+def test_it_says_where_things_are_and_answers(shell: Shell) -> None:
+    shell.env["KEYBEARER_TOKEN_MANAGEMENT"] = "true"
+    with shell.serving() as server:
+        answer = httpx2.get(f"{server.base}/api/auth/api-key/list")
+        assert answer.status_code == 401
+        assert answer.json()["code"] == "UNAUTHORIZED"
+        assert server.stop() == 0
+    lines = {line.partition(":")[0]: line for line in server.said.splitlines()}
+    assert f"{server.base}/api/auth/sign-up/email" in lines["sign up"]
+    assert f"{server.base}/api/auth/api-key/create" in lines["API keys"]
+    assert f"{server.base}/api/auth/docs" in lines["reference"]
+    assert f"{server.base}/dev/outbox" in lines["mail"]
+    assert len(server.said.splitlines()) == 5
+
+
+def test_base_url_and_port_come_from_settings_too(shell: Shell) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shell.env |= {"KEYBEARER_PORT": str(port), "KEYBEARER_BASE_URL": "https://auth.example.com"}
+    server = shell.start()
+    try:
+        assert server.process.stderr is not None
+        first = server.process.stderr.readline()
+        assert first == (
+            f"keybearer serves on http://127.0.0.1:{port} as https://auth.example.com\n"
+        )
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_exit_code_0(shell: Shell, how: signal.Signals) -> None:
+    with shell.serving() as server:
+        assert server.stop(how) == 0
+
+
+def test_a_closed_terminal_ends_it_too(shell: Shell) -> None:
+    with shell.serving() as server:
+        os.killpg(server.process.pid, signal.SIGHUP)
+        assert server.end() == 0
+
+
+def test_a_worker_that_cannot_start_ends_the_server_with_exit_code_1(shell: Shell) -> None:
+    """Somebody takes the lock between the parent's look and the worker's start."""
+    code = (
+        "from keybearer.cli import main, serve; from keybearer.auth import Auth; import sys;"
+        "serve._rehearse = lambda keywords, examples: Auth(serving=False, **keywords).settings;"
+        "sys.argv = ['keybearer', 'serve', '--port', '0']; main()"
+    )
+    with shell.serving():
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=shell.folder, check=False, capture_output=True,
+            text=True, timeout=20,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "another process already serves this database" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_control_c_reaches_both_processes_and_still_ends_with_0(shell: Shell) -> None:
+    with shell.serving() as server:
+        os.killpg(server.process.pid, signal.SIGINT)
+        assert server.end() == 0
+        assert "Traceback" not in server.said
+
+
+def refused(shell: Shell, *args: str) -> str:
+    server = shell.start(*args)
+    assert server.end() == 1, server.said
+    assert server.said.count("\n") == 1, server.said
+    return server.said
+
+
+def test_a_second_server_on_the_same_database_says_why_not(shell: Shell) -> None:
+    with shell.serving():
+        assert "another process already serves this database" in refused(shell, "--port", "0")
+
+
+def test_a_taken_port_is_told(shell: Shell) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert f"127.0.0.1:{port} cannot be listened on" in refused(shell, "--port", port)
+
+
+def test_two_servers_never_share_a_port(shell: Shell, tmp_path: Path) -> None:
+    with shell.serving() as server:
+        shell.env["KEYBEARER_DATABASE_URL"] = f"sqlite:///{tmp_path}/other.db"
+        port = str(urlsplit(server.base).port)
+        assert "Address already in use" in refused(shell, "--port", port)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "named"),
+    [
+        ("KEYBEARER_KEY_RATE_LIMIT", "fast", "KEYBEARER_KEY_RATE_LIMIT"),
+        ("KEYBEARER_NOPE", "1", "KEYBEARER_NOPE is not a setting"),
+        ("KEYBEARER_DATABASE_URL", "sqlite:////no/such/k.db", "cannot be written"),
+        ("KEYBEARER_WORKERS", "2", "KEYBEARER_REDIS_URL"),
+        ("KEYBEARER_HOST", "192.0.2.1", "192.0.2.1"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(shell: Shell, variable: str, value: str, named: str) -> None:
+    shell.env[variable] = value
+    assert named in refused(shell, "--port", "0")
+
+
+def test_an_unmigrated_postgresql_says_what_to_run(shell: Shell, fresh_postgres: str) -> None:
+    shell.env |= {
+        "KEYBEARER_DATABASE_URL": fresh_postgres,
+        "KEYBEARER_SECRET": "0123456789abcdefghijklmnopqrstuv",
+    }
+    assert "run `keybearer migrate`" in refused(shell, "--port", "0")
+    shell.ok("migrate")
+    with shell.serving() as server:
+        assert "another process" in refused(shell, "--port", "0")
+        assert server.stop() == 0
+
+
+def test_sigterm_writes_what_was_counted(shell: Shell) -> None:
+    shell.user()
+    id, key = shell.key()
+    token = shell.service_token()
+    with shell.serving() as server:
+        for _ in range(5):
+            assert server.verify(token, key)["valid"] is True
+        assert server.stop() == 0
+    shown = shell.json("keys", "show", id)
+    assert shown["requestCount"] == 5
+    assert shown["lastRequest"] is not None
+
+
+def test_a_request_under_way_is_finished(shell: Shell) -> None:
+    body = b'{"key":"kb_x"}'
+    token = shell.service_token()
+    with shell.serving() as server, connect(server) as line:
+        line.sendall(
+            b"POST /api/auth/api-key/verify HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n"
+            b"Authorization: Bearer %s\r\n\r\n" % (len(body), token.encode()) + body[:5]
+        )
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        with pytest.raises(OSError):  # noqa: PT011 -- nobody new comes in
+            connect(server)
+        line.sendall(body[5:])
+        assert line.recv(65_536).startswith(b"HTTP/1.1 200")
+        assert server.end() == 0
+
+
+def test_kill_9_loses_no_acknowledged_change(shell: Shell) -> None:
+    user = shell.user()
+    shell.env["KEYBEARER_TOKEN_MANAGEMENT"] = "true"
+    token = shell.service_token()
+    made: list[str] = []
+    with shell.serving() as server:
+
+        def make() -> None:
+            with contextlib.suppress(httpx2.TransportError), httpx2.Client() as client:
+                while True:
+                    answer = client.post(
+                        f"{server.base}/api/auth/api-key/create",
+                        json={"name": "ci", "userId": user},
+                        headers={"authorization": f"Bearer {token}"},
+                    )
+                    assert answer.status_code == 200, answer.text
+                    made.append(answer.json()["key"])
+
+        threads = [threading.Thread(target=make) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        until = time.monotonic() + 20
+        while len(made) < 40 and time.monotonic() < until:
+            time.sleep(0.01)
+        server.kill()
+        for thread in threads:
+            thread.join()
+    assert len(made) >= 40
+    shell.ok("audit", "verify")
+    with shell.serving() as server:
+        assert all(server.verify(token, key)["valid"] for key in made)
+
+
+def test_when_only_the_parent_is_killed_the_worker_goes_too(shell: Shell) -> None:
+    with shell.serving() as server:
+        worker = server.worker
+        server.process.kill()
+        until = time.monotonic() + 10
+        while Path(f"/proc/{worker}").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        assert not Path(f"/proc/{worker}").exists()
+    with shell.serving() as again:
+        assert again.stop() == 0
+
+
+def test_a_dead_worker_ends_the_server_with_exit_code_1(shell: Shell) -> None:
+    with shell.serving() as server:
+        os.kill(server.worker, signal.SIGKILL)
+        assert server.end() == 1
+
+
+def test_what_the_command_revokes_the_server_refuses(shell: Shell) -> None:
+    shell.user()
+    id, key = shell.key()
+    token = shell.service_token()
+    with shell.serving() as server:
+        assert server.verify(token, key)["valid"] is True
+        done = shell.ok("keys", "revoke", id)
+        assert server.verify(token, key)["error"]["code"] == "KEY_REVOKED"
+        assert re.match(r"revoked; stopped on 1 process after \d+\.\d s", done.stderr)
+        assert "serves this database" in shell.ok("doctor").stdout
+
+
+def test_what_the_command_disables_and_rotates_ends_too(shell: Shell) -> None:
+    shell.user()
+    id, key = shell.key()
+    token = shell.service_token()
+    (listed,) = shell.json("service-token", "list")["serviceTokens"]
+    with shell.serving() as server:
+        shell.ok("users", "disable", "ann@example.com")
+        assert server.verify(token, key)["error"]["code"] == "OWNER_DISABLED"
+        shell.ok("users", "enable", "ann@example.com")
+        assert server.verify(token, key)["valid"] is True
+        new = shell.ok("keys", "rotate", id, "--grace", "0").stdout.strip()
+        assert server.verify(token, key)["valid"] is False
+        assert server.verify(token, new)["valid"] is True
+        shell.ok("service-token", "revoke", listed["id"])
+        answer = httpx2.post(
+            f"{server.base}/api/auth/api-key/verify",
+            json={"key": new},
+            headers={"authorization": f"Bearer {token}"},
+        )
+        assert answer.status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("evil.test", 400), ("127.0.0.1.evil.test", 400), ("", 400), ("localhost:99", 401)],
+)
+def test_unknown_names_are_turned_away(shell: Shell, host: str, status: int) -> None:
+    with shell.serving() as server:
+        answer = httpx2.get(f"{server.base}/api/auth/audit", headers={"host": host})
+        assert answer.status_code == status
+        if status == 400:
+            assert answer.json()["code"] == "INVALID_HOST"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [b"".join(b"x%d: y\r\n" % n for n in range(150)), b"x: " + b"y" * 200_000 + b"\r\n"],
+    ids=["many", "long"],
+)
+def test_too_many_or_too_long_headers_are_431(shell: Shell, headers: bytes) -> None:
+    with shell.serving() as server, connect(server) as line:
+        line.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + headers + b"\r\n")
+        assert line.recv(65_536).startswith(b"HTTP/1.1 431")
+
+
+def test_the_log_has_no_secrets(shell: Shell) -> None:
+    shell.user()
+    _, key = shell.key()
+    with shell.serving("--access-log", "--json") as server:
+        credentials = {"authorization": f"Bearer {key}", "cookie": "x.session_token=abcdef"}
+        httpx2.get(f"{server.base}/api/auth/verify-email?token={key}", headers=credentials)
+        httpx2.get(f"{server.base}/api/auth/reset-password/{key[3:46]}", headers=credentials)
+        assert server.stop() == 0
+    events = [json.loads(line) for line in server.said.splitlines() if line.startswith("{")]
+    paths = [event["path"] for event in events if event["event"] == "request"]
+    assert "/api/auth/verify-email" in paths
+    assert "/api/auth/reset-password/[redacted]" in paths
+    assert key[3:46] not in server.said
+    assert "token=" not in server.said
+
+
+def test_examples_need_a_checkout_that_has_them(shell: Shell) -> None:
+    if (Path(__file__).parents[2] / "examples/endpoints.py").is_file():
+        with shell.serving("--examples") as server:
+            answer = httpx2.get(f"{server.base}/api/protected-endpoint")
+            assert answer.status_code == 401
+            shell.user()
+            _, key = shell.key()
+            answer = httpx2.get(
+                f"{server.base}/api/protected-endpoint", headers={"authorization": f"Bearer {key}"}
+            )
+            assert answer.status_code == 200
+    else:
+        assert "examples/endpoints.py" in refused(shell, "--port", "0", "--examples")
