@@ -1,0 +1,101 @@
+"""The check itself: warm from the cache, cold from SQLite and PostgreSQL, few keys and many."""
+
+import asyncio
+import time
+from pathlib import Path
+
+from benchmarks.keys import auth_on, make_keys
+from benchmarks.measure import RUNS, Figure, percentile
+from keybearer import Session
+from keybearer.operations.app import App
+from tests.servers import run_postgres
+
+_FEW, _MANY = 10_000, 1_000_000
+_WARM, _COLD = 20_000, 1_000
+
+
+def figures(folder: Path) -> list[Figure]:
+    """Every figure of this page."""
+    few = f"sqlite:///{folder / 'few.db'}"
+    many = f"sqlite:///{folder / 'many.db'}"
+    measured = asyncio.run(_sqlite(few, many))
+    with run_postgres() as server:
+        measured += asyncio.run(_postgres(server.create(), server.create()))
+    return measured
+
+
+async def _sqlite(few: str, many: str) -> list[Figure]:
+    few_keys = await make_keys(few, _FEW)
+    many_keys = await make_keys(many, _MANY)
+    return [
+        *await _warm(few, few_keys[0]),
+        *await _cold("SQLite", few, few_keys, many, many_keys),
+    ]
+
+
+async def _postgres(few: str, many: str) -> list[Figure]:
+    few_keys = await make_keys(few, _FEW)
+    many_keys = await make_keys(many, _MANY)
+    return await _cold("PostgreSQL", few, few_keys, many, many_keys)
+
+
+async def _warm(database: str, key: str) -> list[Figure]:
+    medians, tails = [], []
+    auth = auth_on(database)
+    async with auth.lifespan():
+        app = await auth.running()
+        await _times(app, [key] * 100)
+        for _ in range(RUNS):
+            times = await _times(app, [key] * _WARM)
+            medians.append(percentile(times, 0.5))
+            tails.append(percentile(times, 0.99))
+    return [
+        Figure("in process, warm: median", "µs", medians, "≤ 5 µs"),
+        Figure("in process, warm: p99", "µs", tails, "≤ 50 µs"),
+    ]
+
+
+async def _cold(
+    engine: str, few: str, few_keys: list[str], many: str, many_keys: list[str]
+) -> list[Figure]:
+    medians, tails, ratios = [], [], []
+    small, large = auth_on(few), auth_on(many)
+    async with small.lifespan(), large.lifespan():
+        small_app, large_app = await small.running(), await large.running()
+        await _cold_times(small_app, few_keys[:50])
+        await _cold_times(large_app, many_keys[:50])
+        for _ in range(RUNS):
+            with_few = await _cold_times(small_app, few_keys[:_COLD])
+            with_many = await _cold_times(large_app, many_keys[:_COLD])
+            medians.append(percentile(with_few, 0.5))
+            tails.append(percentile(with_few, 0.99))
+            ratios.append(percentile(with_many, 0.5) / percentile(with_few, 0.5))
+    return [
+        Figure(f"in process, cold, {engine}, 10 k keys: median", "µs", medians),
+        Figure(f"in process, cold, {engine}, 10 k keys: p99", "µs", tails, "≤ 1 000 µs"),
+        Figure(f"cold, {engine}: 1 M keys ÷ 10 k keys", "×", ratios, "≤ 1.3"),
+    ]
+
+
+async def _cold_times(app: App, keys: list[str]) -> list[float]:
+    app.verifier.cache.clear()
+    return await _times(app, keys)
+
+
+async def _times(app: App, keys: list[str]) -> list[float]:
+    """Microseconds of each check."""
+    times = []
+    verify, clock = app.verifier.verify, time.perf_counter
+    for key in keys:
+        headers = [
+            (b"host", b"localhost"),
+            (b"user-agent", b"benchmark/1"),
+            (b"accept", b"*/*"),
+            (b"authorization", b"Bearer " + key.encode()),
+        ]
+        begun = clock()
+        verdict = await verify(headers, "127.0.0.1")
+        times.append((clock() - begun) * 1e6)
+        if not isinstance(verdict, Session):
+            raise TypeError(f"refused: {verdict}")
+    return times
