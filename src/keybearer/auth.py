@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -355,15 +356,33 @@ def _secrets(settings: Settings) -> Sequence[str]:
     if settings.secret or path is None:
         return settings.secret
     file = Path(f"{path}-secret")
-    made = os.urandom(48).hex()
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as handle:
-            handle.write(made + "\n")
+        if not file.exists():
+            _make_secret(file)
+        if file.stat().st_mode & 0o077:
+            raise Misuse(f"{file} may be read by others: chmod 600 {file}")
+        kept = tuple(file.read_text().split())
+    except OSError as error:
+        raise Misuse(f"{file} cannot be read or made ({error.strerror})") from None
+    if not kept:
+        raise Misuse(f"{file} is empty: put the secret back from your backup")
+    return kept
+
+
+def _make_secret(file: Path) -> None:
+    """Makes the secret whole or not at all; of several processes at once, one makes it."""
+    draft, name = tempfile.mkstemp(prefix=f"{file.name}-", dir=file.parent)
+    try:
+        with os.fdopen(draft, "w") as handle:
+            handle.write(os.urandom(48).hex() + "\n")
             handle.flush()
             os.fsync(handle.fileno())
-    except FileExistsError:
-        pass
-    if file.stat().st_mode & 0o077:
-        raise Misuse(f"{file} may be read by others: chmod 600 {file}")
-    return tuple(line for line in file.read_text().split() if line)
+        with contextlib.suppress(FileExistsError):
+            os.link(name, file)
+        folder = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # keys made under a secret that a power cut takes away are lost
+        finally:
+            os.close(folder)
+    finally:
+        os.unlink(name)

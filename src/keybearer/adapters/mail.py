@@ -38,6 +38,9 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     text: str
 
+    def __repr__(self) -> str:
+        return f"Mail(subject={self.subject!r}, text='…')"
+
 
 class MailFailed(KeybearerError):
     """The mail was not handed over; the text holds neither secrets nor what the server said.

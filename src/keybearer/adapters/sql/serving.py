@@ -74,7 +74,13 @@ class FileLock:
             self._file = None
 
     def _take(self) -> bool:
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise Misuse(
+                f"{self._path} cannot be written ({error.strerror}); the folder of the database "
+                "must be writable"
+            ) from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
