@@ -122,7 +122,10 @@ async def test_a_deleted_user_is_gone_and_the_trail_stays(house: House) -> None:
     assert await house.live_sessions(ann) == set()
     assert (await house.key(key)).revoked_reason == "owner deleted"
     assert [house.cache.get(digest) for digest in cached] == [None, None]
-    assert await house.events() == [("user.deleted", "success", ann.id)]
+    assert await house.events() == [
+        ("key.revoked", "success", ann.id),
+        ("user.deleted", "success", ann.id),
+    ]
     with pytest.raises(Failure, match="USER_NOT_FOUND"):
         await people.delete(house.operator, ann.id)
     made = await people.create(house.operator, "ann@example.com", "Ann", OTHER, verified=True)

@@ -1,5 +1,7 @@
 """Change an API key: its words, expiry, permissions, networks, limits."""
 
+from typing import Any
+
 from msgspec import UNSET, UnsetType
 
 from keybearer.adapters.sql import keys as sql
@@ -68,9 +70,11 @@ async def update_api_key(call: Call, asked: UpdateKey) -> ApiKey:
         if key.status(call.now) in ("revoked", "expired"):
             raise Failure("KEY_NOT_UPDATABLE")
         await sql.save(tx, key.id, {**changes, "updated_at": call.now})
+        # On or off is said, not only that it was switched: it decides what was let in.
+        switched: dict[str, Any] = {} if asked.enabled is UNSET else {"enabled": asked.enabled}
         await record(
             call, tx, "key.updated", owner_id=key.owner_id, target_id=key.id,
-            fields=",".join(sorted(changes)),
+            fields=",".join(sorted(changes)), **switched,
         )  # fmt: skip
         return await own_key(call, tx, key.id)
 

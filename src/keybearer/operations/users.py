@@ -70,8 +70,7 @@ async def prove_ownership(call: Call, tx: Transaction, user: User) -> tuple[str,
     if user.email_verified_at is not None:
         return ()
     await accounts.save_user(tx, user.id, {"email_verified_at": call.now, "updated_at": call.now})
-    reason = "the address was proven to be its owner's"
-    await keys.revoke_owners(tx, user.id, now=call.now, reason=reason)
+    await revoke_keys(call, tx, user.id, reason="the address was proven to be its owner's")
     ended = await sessions.end_all(tx, user.id, call.now)
     return (f"owner:{user.id}", *(f"session:{id}" for id in ended))
 
@@ -82,13 +81,21 @@ async def remove_user(call: Call, tx: Transaction, user: User) -> tuple[str, ...
     Returns:
         What verdicts depend on and was changed, for `App.change`.
     """
-    await keys.revoke_owners(tx, user.id, now=call.now, reason="owner deleted")
+    await revoke_keys(call, tx, user.id, reason="owner deleted")
     ended = await sessions.end_all(tx, user.id, call.now)
     await accounts.delete_user(tx, user.id)
     mail = mails.account_deleted(call.app.settings, user.email, call.now)
     await outbox.put(call, tx, mail)
     await record(call, tx, "user.deleted", owner_id=user.id, target_id=user.id)
     return (f"owner:{user.id}", *(f"session:{id}" for id in ended))
+
+
+async def revoke_keys(call: Call, tx: Transaction, owner_id: str, *, reason: str) -> list[str]:
+    """Ends every key of an owner, with an event for each; gives the ids."""
+    ids = await keys.revoke_owners(tx, owner_id, now=call.now, reason=reason)
+    for id in ids:
+        await record(call, tx, "key.revoked", owner_id=owner_id, target_id=id, reason=reason)
+    return ids
 
 
 def read_address(text: str) -> str:
