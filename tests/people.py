@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx2
 
-from keybearer.domain.model import Anonymous, RequestFacts, Session, User
+from keybearer.domain.model import ANYONE, Anonymous, RequestFacts, Session, User
 from keybearer.operations import people
 from keybearer.operations.app import App
 from keybearer.operations.declaration import Call
@@ -30,7 +30,7 @@ class StandingClock:
 
 def call_of(app: App, caller: Session | Anonymous | None = None, **facts: str | None) -> Call:
     """A call by somebody, or by the operator."""
-    who = caller or Session(subject="operator", kind="operator", id="test")
+    who = caller or Session(subject=ANYONE, kind="operator", id="test")
     told: dict[str, Any] = {"ip": "203.0.113.7", "user_agent": "tests", **facts}
     return Call(app=app, caller=who, facts=RequestFacts(id="req", **told), now=app.clock.now())
 

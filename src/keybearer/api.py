@@ -2,20 +2,34 @@
 
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
-from keybearer.adapters.sql import accounts
-from keybearer.domain.model import RequestFacts, Session, Verdict
+from keybearer.adapters.sql import accounts as stored
+from keybearer.domain.errors import Misuse
+from keybearer.domain.model import ANONYMOUS, ANYONE, Anonymous, RequestFacts, Session, Verdict
 from keybearer.domain.permissions import parse_needs
-from keybearer.operations import keyedits, keyends, keys, reports, verify
+from keybearer.operations import (
+    accounts,
+    keyedits,
+    keyends,
+    keys,
+    people,
+    recovery,
+    reports,
+    service_tokens,
+    sessions,
+    tokens,
+    verify,
+)
 from keybearer.operations.admission import admit
 from keybearer.operations.app import App
-from keybearer.operations.declaration import Call, Operation
+from keybearer.operations.declaration import Access, Call, Operation
 from keybearer.operations.wire import UserRecord, user_record
-from keybearer.verification.presented import raw
+from keybearer.verification.presented import Headers, raw, user_agent
 
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
+P = ParamSpec("P")
 
 AnyHeaders = Mapping[str, str] | Iterable[tuple[Any, Any]]
 Needs = str | Iterable[str] | Mapping[str, Sequence[str]] | None
@@ -27,38 +41,109 @@ class Bound(Generic[I, O]):
 
     def __init__(self, running: Running, declared: Operation[I, O]) -> None:
         self._running = running
-        self._declared = declared
+        self.operation = declared
         self.__doc__ = f"{declared.summary}\n\n{declared.description}"
 
     async def __call__(
         self,
-        asked: I,
+        asked: I | None = None,
         *,
         headers: AnyHeaders | None = None,
-        owner: str = "operator",
+        owner: str | None = None,
         ip: str | None = None,
     ) -> O:
         """Calls the operation.
 
         Args:
-            asked: its input.
+            asked: its input, from `keybearer.inputs`; not needed where every field has a default.
             headers: of a request, to act as whoever sent it; without them the app itself acts,
                 which may set what only the server may set.
-            owner: whom the app acts for, by opaque id.
+            owner: whom the app acts for, by opaque id: what belongs to others is not found.
+                Without one the app speaks of anybody's.
             ip: the client's address.
 
         Raises:
             Failure: refused, with a `code`.
+            Misuse: an input is missing; the operation is a key's own, and no headers are given.
             Unavailable: a dependency is lost.
         """
+        if asked is None:
+            asked = self._nothing_asked()
         app = await self._running()
-        caller: Any = Session(subject=owner, kind="operator", id="app")
-        verdict: Verdict = caller
-        if headers is not None:
-            caller, verdict = await admit(app, self._declared, raw(headers), ip)
-        facts = RequestFacts(id=os.urandom(8).hex(), ip=ip)
+        sent = None if headers is None else raw(headers)
+        caller, verdict = await self._caller(app, sent, owner, ip)
+        agent = None if sent is None else user_agent(sent)
+        facts = RequestFacts(id=os.urandom(8).hex(), ip=ip, user_agent=agent)
         call = Call(app=app, caller=caller, facts=facts, now=app.clock.now(), verdict=verdict)
-        return await self._declared(call, asked)
+        return await self.operation(call, asked)
+
+    def _nothing_asked(self) -> I:
+        try:
+            return self.operation.input()
+        except TypeError as error:
+            raise Misuse(f"{self.operation.name}: {error}") from None
+
+    async def _caller(
+        self, app: App, sent: Headers | None, owner: str | None, ip: str | None
+    ) -> tuple[Session | Anonymous, Verdict]:
+        if sent is not None:
+            return await admit(app, self.operation, sent, ip)
+        if self.operation.access is Access.PUBLIC:
+            return ANONYMOUS, ANONYMOUS  # a log-in is the person's, never the app's
+        if self.operation.access is Access.KEY:
+            raise Misuse(f"{self.operation.name} is for the key itself: give headers= that have it")
+        operator = _app(owner)
+        return operator, operator
+
+
+def _app(owner: str | None = None) -> Session:
+    """The app itself as a caller.
+
+    Raises:
+        Misuse: for an owner that cannot be one.
+    """
+    if owner in ("", ANYONE):
+        raise Misuse(f"owner={owner!r} is nobody's id")
+    return Session(subject=owner or ANYONE, kind="operator", id="app")
+
+
+class ByOperator(Generic[P, O]):
+    """One act of the operator, which is no HTTP operation."""
+
+    def __init__(
+        self, running: Running, function: Callable[Concatenate[Call, P], Awaitable[O]]
+    ) -> None:
+        self._running = running
+        self._function = function
+        self.__doc__ = function.__doc__
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> O:
+        app = await self._running()
+        operator = _app()
+        facts = RequestFacts(id=os.urandom(8).hex())
+        call = Call(app=app, caller=operator, facts=facts, now=app.clock.now(), verdict=operator)
+        return await self._function(call, *args, **kwargs)
+
+
+class Users:
+    """What the operator does with users, by id or address."""
+
+    def __init__(self, running: Running) -> None:
+        self.create = ByOperator(running, people.create)
+        self.page = ByOperator(running, people.page)
+        self.find = ByOperator(running, people.find)
+        self.disable = ByOperator(running, people.disable)
+        self.enable = ByOperator(running, people.enable)
+        self.delete = ByOperator(running, people.delete)
+
+
+class ServiceTokens:
+    """What the operator does with the tokens of apps that ask over HTTP."""
+
+    def __init__(self, running: Running) -> None:
+        self.create = ByOperator(running, service_tokens.create)
+        self.list = ByOperator(running, service_tokens.listing)
+        self.revoke = ByOperator(running, service_tokens.revoke)
 
 
 class Api:
@@ -66,16 +151,48 @@ class Api:
 
     def __init__(self, running: Running) -> None:
         self._running = running
+        # keys
         self.create_api_key = Bound(running, keys.create_api_key)
         self.list_api_keys = Bound(running, keys.list_api_keys)
         self.get_api_key = Bound(running, keys.get_api_key)
         self.update_api_key = Bound(running, keyedits.update_api_key)
         self.revoke_api_key = Bound(running, keyends.revoke_api_key)
+        self.revoke_self = Bound(running, keyends.revoke_self)
         self.rotate_api_key = Bound(running, keyends.rotate_api_key)
         self.verify_api_key = Bound(running, verify.verify_api_key)
         self.verify_api_keys = Bound(running, verify.verify_api_keys)
         self.get_usage = Bound(running, reports.get_usage)
         self.list_audit = Bound(running, reports.list_audit)
+        # accounts
+        self.sign_up_email = Bound(running, accounts.sign_up_email)
+        self.send_verification_email = Bound(running, accounts.send_verification_email)
+        self.verify_email = Bound(running, accounts.verify_email)
+        self.confirm_email = Bound(running, accounts.confirm_email)
+        self.update_user = Bound(running, accounts.update_user)
+        self.delete_user = Bound(running, accounts.delete_user)
+        self.request_password_reset = Bound(running, recovery.request_password_reset)
+        self.open_reset_link = Bound(running, recovery.open_reset_link)
+        self.reset_password = Bound(running, recovery.reset_password)
+        self.change_password = Bound(running, recovery.change_password)
+        # sessions
+        self.sign_in_email = Bound(running, sessions.sign_in_email)
+        self.sign_out = Bound(running, sessions.sign_out)
+        self.get_session_and_user = Bound(running, sessions.get_session)
+        self.list_sessions = Bound(running, sessions.list_sessions)
+        self.revoke_session = Bound(running, sessions.revoke_session)
+        self.revoke_sessions = Bound(running, sessions.revoke_sessions)
+        self.revoke_other_sessions = Bound(running, sessions.revoke_other_sessions)
+        # tokens
+        self.login = Bound(running, tokens.login)
+        self.refresh = Bound(running, tokens.refresh)
+        self.logout = Bound(running, tokens.logout)
+        self.revoke_token = Bound(running, tokens.revoke_token)
+        self.introspect = Bound(running, tokens.introspect)
+        self.get_token = Bound(running, tokens.get_token)
+        self.get_jwks = Bound(running, tokens.get_jwks)
+        # the operator
+        self.users = Users(running)
+        self.service_tokens = ServiceTokens(running)
 
     async def authenticate(
         self, headers: AnyHeaders, *, permissions: Needs = None, ip: str | None = None
@@ -109,7 +226,7 @@ class Api:
             Unavailable: the database is lost.
         """
         app = await self._running()
-        user = await app.database.read(lambda tx: accounts.user_by_id(tx, id))
+        user = await app.database.read(lambda tx: stored.user_by_id(tx, id))
         return None if user is None else user_record(user)
 
     async def end_owner(self, owner: str) -> int:

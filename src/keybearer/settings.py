@@ -12,6 +12,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
+from dotenv import dotenv_values
 
 from keybearer.domain.durations import parse_duration, parse_rate
 from keybearer.domain.errors import Misuse
@@ -250,8 +251,7 @@ def load(
     Raises:
         Misuse: an unknown name or a bad value; the text is one line.
     """
-    environment = dict(_read_dotenv(dotenv)) if dotenv is not None else {}
-    environment.update(os.environ if environ is None else environ)
+    environment = variables(environ=environ, dotenv=dotenv)
     values: dict[str, Any] = {}
     for variable, text in environment.items():
         name = ALIASES.get(variable)
@@ -272,6 +272,15 @@ def load(
     settings = Settings(**values)
     _check(settings)
     return settings
+
+
+def variables(
+    *, environ: Mapping[str, str] | None = None, dotenv: Path | None = None
+) -> dict[str, str]:
+    """What the environment sets, and below it the `.env` file, where there is one."""
+    written = {} if dotenv is None else dotenv_values(dotenv, interpolate=False)
+    found = {name: text for name, text in written.items() if text is not None}
+    return {**found, **(os.environ if environ is None else environ)}
 
 
 def _parse(variable: str, name: str, text: str) -> Any:
@@ -308,12 +317,3 @@ def _check(settings: Settings) -> None:
         raise Misuse("KEYBEARER_WORKERS above 1 needs KEYBEARER_REDIS_URL: limits are shared there")
     if settings.workers > 1:
         raise Misuse("KEYBEARER_WORKERS above 1 is not supported yet: this version serves with one")
-
-
-def _read_dotenv(path: Path) -> Iterable[tuple[str, str]]:
-    if not path.is_file():
-        return
-    for line in path.read_text("utf-8").splitlines():
-        name, equals, value = line.strip().removeprefix("export ").partition("=")
-        if equals and not name.startswith("#"):
-            yield name.strip(), value.strip().strip("\"'")

@@ -62,9 +62,13 @@ def test_a_signal_ends_it_with_exit_code_0(shell: Shell, how: signal.Signals) ->
 
 
 def test_a_closed_terminal_ends_it_too(shell: Shell) -> None:
-    with shell.serving() as server:
-        os.killpg(server.process.pid, signal.SIGHUP)
-        assert server.end() == 0
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever the tests run under
+    try:
+        with shell.serving() as server:
+            os.killpg(server.process.pid, signal.SIGHUP)
+            assert server.end() == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_worker_that_cannot_start_ends_the_server_with_exit_code_1(shell: Shell) -> None:

@@ -18,7 +18,7 @@ from keybearer.adapters.sql.outbox import Letter
 from keybearer.adapters.sql.tables import api_keys, sessions, users
 from keybearer.domain.credentials import PepperRing
 from keybearer.domain.ids import RANDOM_BYTES
-from keybearer.domain.model import ANONYMOUS, Anonymous, Key, RequestFacts, Session, User
+from keybearer.domain.model import ANONYMOUS, ANYONE, Anonymous, Key, RequestFacts, Session, User
 from keybearer.domain.ports import Row, Transaction
 from keybearer.operations.app import App
 from keybearer.operations.declaration import Call
@@ -29,7 +29,7 @@ from keybearer.verification.coherence import Serving
 START = 1_700_000_000_000
 PASSWORD = "quiet otters fold paper maps"
 OTHER = "seven lamps under green rain"
-OPERATOR = Session(subject="operator", kind="operator", id="command")
+OPERATOR = Session(subject=ANYONE, kind="operator", id="command")
 _LINK = re.compile(r"http://127\.0\.0\.1:8000/api/auth/\S+")
 _TOKEN = re.compile(r"[A-Za-z0-9]{43}")
 

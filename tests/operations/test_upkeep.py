@@ -1,9 +1,13 @@
 """What is done beside the requests."""
 
+import pytest
+
 from keybearer.adapters.sql import audit
 from keybearer.operations import upkeep
 from keybearer.operations.app import App
-from tests.people import StandingClock
+from keybearer.operations.keyends import RevokeKey, revoke_api_key
+from keybearer.operations.keys import CreateKey, ListKeys, create_api_key, list_api_keys
+from tests.people import StandingClock, call_of, person
 
 
 async def test_a_signing_key_is_followed_by_the_next_when_it_is_due(
@@ -18,3 +22,22 @@ async def test_a_signing_key_is_followed_by_the_next_when_it_is_due(
     assert [(event.event, event.target_id, event.actor_id) for event in trail] == [
         ("signing_key.rotated", kid, "schedule")
     ]
+
+
+async def test_keys_that_ended_long_ago_go_in_batches(
+    app: App, clock: StandingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "_BATCH", 2)
+    operator = call_of(app)
+    owner = (await person(app)).id
+    ids = []
+    for _ in range(5):
+        made = await create_api_key(operator, CreateKey(user_id=owner))
+        await revoke_api_key(operator, RevokeKey(key_id=made.id))
+        ids.append(made.id)
+    kept = await create_api_key(operator, CreateKey(user_id=owner))
+    assert await upkeep.forget_ended(app) == 0
+    clock.advance(app.settings.key_retention + 1)
+    assert await upkeep.forget_ended(app) == len(ids)
+    page = await list_api_keys(operator, ListKeys(user_id=owner))
+    assert [key.id for key in page.api_keys] == [kept.id]

@@ -25,7 +25,7 @@ async def operator(*, accounts: bool = True) -> "AsyncIterator[Call]":
         Unavailable: the database cannot be reached.
     """
     from keybearer.auth import Auth
-    from keybearer.domain.model import RequestFacts, Session
+    from keybearer.domain.model import ANYONE, RequestFacts, Session
     from keybearer.operations.declaration import Call
 
     auth = Auth(serving=False, accounts=accounts)
@@ -34,7 +34,7 @@ async def operator(*, accounts: bool = True) -> "AsyncIterator[Call]":
         app = await auth.running()
         yield Call(
             app=app,
-            caller=Session(subject="operator", kind="operator", id="cli"),
+            caller=Session(subject=ANYONE, kind="operator", id="cli"),
             facts=RequestFacts(id=os.urandom(8).hex()),
             now=app.clock.now(),
         )

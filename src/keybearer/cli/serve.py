@@ -35,6 +35,8 @@ IDLE_SECONDS = 30
 DRAIN_SECONDS = 30
 MAX_HEADER_BYTES = 65_536
 CONNECTIONS = 8_192
+SPARE_FILES = 100
+"""Open files that no connection may take: the database's, mail, the server's own."""
 
 
 @click.command()
@@ -69,18 +71,14 @@ def serve(
 
 def settled(keywords: dict[str, Any]) -> dict[str, Any]:
     """The keywords with the port that will be, and the BASE_URL that follows it unless set."""
-    from keybearer.settings import load
+    from keybearer.settings import load, variables
 
-    settings = load(keywords, dotenv=Path(".env"))
+    env_file = Path(".env")
+    settings = load(keywords, dotenv=env_file)
     port = _free_port(settings.host, settings.port)
-    base_url = None if _is_set("KEYBEARER_BASE_URL") else f"http://127.0.0.1:{port}"
+    is_set = "KEYBEARER_BASE_URL" in variables(dotenv=env_file)
+    base_url = None if is_set else f"http://127.0.0.1:{port}"
     return {**keywords, "port": port, "base_url": base_url}
-
-
-def _is_set(variable: str) -> bool:
-    from dotenv import dotenv_values
-
-    return variable in os.environ or variable in dotenv_values(".env")
 
 
 def _free_port(host: str, port: int) -> int:
@@ -190,7 +188,9 @@ def _run(
 
     logs = configuration("console" if form == "console" else "json", settings)
     logging.config.dictConfig(logs)
-    _allow_files()
+    # More than there are files for would be accepted in vain, again and again, with all its might.
+    files = _allow_files()
+    connections = min(CONNECTIONS, max(files - SPARE_FILES, files // 4))
     server = Granian(
         "keybearer.cli.serve",
         address=settings.host,
@@ -200,7 +200,7 @@ def _run(
         http=HTTPModes.http1,
         websockets=False,
         backlog=2_048,
-        backpressure=CONNECTIONS,
+        backpressure=connections,
         http1_settings=HTTP1Settings(
             header_read_timeout=IDLE_SECONDS * 1000, max_buffer_size=MAX_HEADER_BYTES
         ),
@@ -260,9 +260,10 @@ def _end_with(parent: int) -> None:
         sys.exit(1)
 
 
-def _allow_files() -> None:
-    """As many open files as this user may have: each connection is one."""
+def _allow_files() -> int:
+    """As many open files as this user may have, and how many that is: each connection is one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(soft, wanted)

@@ -63,6 +63,10 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     record: "Key | None" = None
 
 
+ANYONE = "*"
+"""The subject of an operator who acts for nobody in particular; no owner has this id."""
+
+
 class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
     """An accepted caller.
 

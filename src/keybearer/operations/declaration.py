@@ -19,7 +19,7 @@ import msgspec
 
 from keybearer.domain.credentials import Secret
 from keybearer.domain.errors import PROBLEMS, Failure
-from keybearer.domain.model import ANONYMOUS, Anonymous, RequestFacts, Session, Verdict
+from keybearer.domain.model import ANONYMOUS, ANYONE, Anonymous, RequestFacts, Session, Verdict
 
 if TYPE_CHECKING:
     from keybearer.operations.app import App
@@ -44,7 +44,13 @@ class Empty(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Input(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, rename="camel"):
-    """Root of what operations take: camelCase on the wire, unknown fields refused."""
+    """Root of what operations take: camelCase on the wire, unknown fields refused.
+
+    Masked as a whole: most inputs hold a password, a token or a link.
+    """
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)"
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -92,6 +98,14 @@ class Call:
     def trusted(self) -> bool:
         """Whether the app itself, the command or a service calls: may set server-only fields."""
         return isinstance(self.caller, Session) and self.caller.kind in ("service", "operator")
+
+    @property
+    def speaks_for(self) -> str | None:
+        """Whose things the caller may speak of, by the owner's id; None for anyone's."""
+        session = self.session
+        if session.kind == "service" or (session.kind, session.subject) == ("operator", ANYONE):
+            return None
+        return session.subject
 
 
 Function = Callable[[Call, I], Awaitable[O]]

@@ -7,13 +7,14 @@ import msgspec
 from keybearer.adapters.sql import keys as sql
 from keybearer.domain.credentials import Secret, mint, start_of
 from keybearer.domain.errors import Failure
-from keybearer.domain.model import Key, RequestFacts, Session
+from keybearer.domain.model import ANYONE, Key, RequestFacts, Session
 from keybearer.domain.ports import Transaction
 from keybearer.operations.app import App, record
 from keybearer.operations.declaration import Access, Call, Empty, Input, operation
 from keybearer.operations.keyrules import MAX_GRACE_SECONDS
 from keybearer.operations.keywire import CreatedApiKey, Revoked, created
 from keybearer.operations.ownership import named, own_key
+from keybearer.operations.users import revoke_keys
 from keybearer.operations.wire import Id, instant
 
 TAG = "API keys"
@@ -110,16 +111,11 @@ async def rotate_api_key(call: Call, asked: RotateKey) -> CreatedApiKey:
 async def revoke_owner(app: App, owner_id: str) -> int:
     """Ends every key of an owner; gives how many there were."""
     now = app.clock.now()
-    caller = Session(subject="operator", kind="operator", id="app")
+    caller = Session(subject=ANYONE, kind="operator", id="app")
     call = Call(app=app, caller=caller, facts=RequestFacts(id=app.new_id(now)), now=now)
 
     async def body(tx: Transaction) -> list[str]:
-        ids = await sql.revoke_owners(tx, owner_id, now=now, reason="owner ended")
-        for id in ids:
-            await record(
-                call, tx, "key.revoked", owner_id=owner_id, target_id=id, reason="owner ended"
-            )
-        return ids
+        return await revoke_keys(call, tx, owner_id, reason="owner ended")
 
     ids, _ = await app.change(body, lambda _: (f"owner:{owner_id}",))
     return len(ids)

@@ -127,7 +127,7 @@ async def create_api_key(call: Call, asked: CreateKey) -> CreatedApiKey:
         enabled=True,
         created_at=call.now,
         updated_at=call.now,
-        created_by=call.session.subject,
+        created_by=call.session.id if call.trusted else call.session.subject,
         expires_at=expiry(call, asked.expires_in, asked.expires_at, default=True),
         revoked_at=None,
         revoked_reason=None,
@@ -187,9 +187,9 @@ async def list_api_keys(call: Call, asked: ListKeys) -> ApiKeyPage:
     """Lists the caller's keys, a page at a time; expired and revoked ones too."""
     refuse_server_only(call, asked, "user_id")
     await call.app.verifier.usage.flush(call.now)
-    owner_id: str | None = call.session.subject
-    if call.trusted:
-        owner_id = None if asked.user_id is UNSET else asked.user_id
+    owner_id = call.speaks_for
+    if asked.user_id is not UNSET:
+        owner_id = _named_owner(call, asked.user_id)
 
     async def body(tx: Transaction) -> tuple[list[Key], int]:
         return await sql.page(
@@ -237,18 +237,21 @@ def _check_may_create(call: Call) -> None:
 async def _owner(call: Call, user_id: str | UnsetType) -> tuple[str, Role]:
     """Who will own the key, and in which role."""
     session: Session = call.session
-    if user_id is UNSET:
-        if session.kind == "service":
-            raise Failure("VALIDATION_ERROR", "userId: a service names the owner of the key.")
-        owner_id = session.subject
-    else:
-        owner_id = user_id
+    owner_id = call.speaks_for if user_id is UNSET else _named_owner(call, user_id)
+    if owner_id is None:
+        raise Failure("VALIDATION_ERROR", "userId: name the owner of the key.")
     if not (call.trusted and call.app.accounts):
         return owner_id, session.role
     user = await call.app.database.read(lambda tx: accounts.user_by_id(tx, owner_id))
     if user is None:
         raise Failure("USER_NOT_FOUND")
     return owner_id, user.role
+
+
+def _named_owner(call: Call, user_id: str) -> str:
+    if call.speaks_for not in (None, user_id):
+        raise Failure("VALIDATION_ERROR", "userId: the caller acts for another owner.")
+    return user_id
 
 
 OPERATIONS = (create_api_key, list_api_keys, get_api_key)

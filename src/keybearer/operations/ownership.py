@@ -17,7 +17,7 @@ async def own_key(call: Call, tx: Transaction, id: str, *, lock: bool = False) -
     """
     key = await sql.by_id(tx, id, now=call.now, lock=lock)
     session = call.session
-    if key is None or not (call.trusted or key.owner_id == session.subject):
+    if key is None or call.speaks_for not in (None, key.owner_id):
         raise Failure("KEY_NOT_FOUND")
     if session.kind == "key" and key.id != session.id:
         raise Failure("KEY_NOT_FOUND")

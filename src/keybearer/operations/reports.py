@@ -7,7 +7,7 @@ import msgspec
 from keybearer.adapters.sql import audit, usage
 from keybearer.domain.errors import Failure
 from keybearer.domain.instants import iso
-from keybearer.domain.model import Count
+from keybearer.domain.model import ANYONE, Count
 from keybearer.domain.ports import Transaction
 from keybearer.operations.declaration import Access, Call, Input, Output, operation
 from keybearer.operations.ownership import own_key
@@ -117,11 +117,14 @@ class AuditPage(Output, frozen=True, kw_only=True):
 @operation("GET", "/audit", access=Access.SESSION, tag="Audit")
 async def list_audit(call: Call, asked: AskAudit) -> AuditPage:
     """Lists the caller's own events, newest first."""
+    owner_id = call.session.subject
+    if owner_id == ANYONE:
+        raise Failure("VALIDATION_ERROR", "Name whose events to list: owner=….")
 
     async def body(tx: Transaction) -> tuple[list[audit.Event], int]:
         events, total = await audit.page(
             tx,
-            owner_id=call.session.subject,
+            owner_id=owner_id,
             event=asked.event,
             target_id=asked.target,
             limit=asked.limit,

@@ -100,6 +100,15 @@ def raw(headers: Mapping[str, str] | Iterable[tuple[object, object]]) -> list[tu
     return [(_bytes(name).lower(), _bytes(value)) for name, value in pairs]
 
 
+def user_agent(headers: Headers) -> str | None:
+    """What the first User-Agent says, printable, 200 characters at the most."""
+    for name, value in headers:
+        if name == b"user-agent":
+            text = value[:200].decode("latin-1")
+            return "".join(char if char.isprintable() else "?" for char in text)
+    return None
+
+
 def _bytes(text: object) -> bytes:
     if isinstance(text, bytes):
         return text

@@ -12,6 +12,7 @@ from keybearer.domain.errors import Failure
 from keybearer.domain.model import RequestFacts
 from keybearer.domain.networks import client_address
 from keybearer.settings import Settings
+from keybearer.verification.presented import user_agent
 from keybearer.web.problem import ProblemAnswer, RawHeaders
 
 MAX_BODY = 65_536
@@ -40,12 +41,11 @@ def facts(scope: Scope, settings: Settings, request_id: str) -> RequestFacts:
     Raises:
         Failure: VALIDATION_ERROR, for an Idempotency-Key that is none.
     """
-    agent = header(scope, b"user-agent")
     idempotency = header(scope, b"idempotency-key")
     return RequestFacts(
         id=request_id,
         ip=client_ip(scope, settings),
-        user_agent=None if agent is None else _printable(agent[:200]),
+        user_agent=user_agent(scope["headers"]),
         idempotency_key=None if idempotency is None else _idempotency(idempotency),
     )
 
@@ -60,10 +60,6 @@ def client_ip(scope: Scope, settings: Settings) -> str | None:
         value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"
     ]
     return client_address(peer, forwarded, settings.trusted_proxies)
-
-
-def _printable(raw: bytes) -> str:
-    return "".join(char if char.isprintable() else "?" for char in raw.decode("latin-1"))
 
 
 def _idempotency(raw: bytes) -> str:

@@ -1,0 +1,41 @@
+"""What operations take: every input struct, in one place to import from."""
+
+from keybearer.operations.accounts import AskForLink, ConfirmLink, DeleteUser, SignUp, UpdateUser
+from keybearer.operations.keyedits import UpdateKey
+from keybearer.operations.keyends import RevokeKey, RotateKey
+from keybearer.operations.keys import CreateKey, GetKey, ListKeys
+from keybearer.operations.links import OpenLink
+from keybearer.operations.recovery import AskForReset, ChangePassword, ResetPassword
+from keybearer.operations.reports import AskAudit, AskUsage
+from keybearer.operations.sessions import RevokeSession, SignIn
+from keybearer.operations.tokens import AboutToken, Login, Logout, Refresh, RevokeToken
+from keybearer.operations.verify import VerifyBatch, VerifyKey
+
+__all__ = [
+    "AboutToken",
+    "AskAudit",
+    "AskForLink",
+    "AskForReset",
+    "AskUsage",
+    "ChangePassword",
+    "ConfirmLink",
+    "CreateKey",
+    "DeleteUser",
+    "GetKey",
+    "ListKeys",
+    "Login",
+    "Logout",
+    "OpenLink",
+    "Refresh",
+    "ResetPassword",
+    "RevokeKey",
+    "RevokeSession",
+    "RevokeToken",
+    "RotateKey",
+    "SignIn",
+    "SignUp",
+    "UpdateKey",
+    "UpdateUser",
+    "VerifyBatch",
+    "VerifyKey",
+]
