@@ -123,6 +123,18 @@ async def test_several_tallies_of_one_key_are_added() -> None:
     assert [(use.at, use.n) for use in batch.keys] == [(NOW + 1, 2)]
 
 
+async def test_of_several_tallies_of_one_key_the_newest_use_is_the_last() -> None:
+    # As with the two secrets of a rotating key: the one that was used first is used again.
+    store = Store()
+    old, new = (store.usage.tally("k", is_key=True) for _ in range(2))
+    old.accept(NOW, "203.0.113.1", None)
+    new.accept(NOW + 1, "203.0.113.2", None)
+    old.accept(NOW + 2, "203.0.113.3", None)
+    await store.usage.flush(NOW + 2)
+    (use,) = store.batches[0].keys
+    assert (use.at, use.ip, use.n) == (NOW + 2, "203.0.113.3", 3)
+
+
 async def test_rows_are_sorted_so_that_batches_cannot_deadlock() -> None:
     store = Store()
     for id in ("c", "a", "b"):

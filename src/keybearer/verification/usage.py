@@ -158,15 +158,15 @@ class Usage:
                     self._pending[name] = self._pending.get(name, 0) + n
             if accepted:
                 uses = self._last if tally.is_key else self._seen
-                before = uses.get(tally.id)
-                uses[tally.id] = LastUse(
+                use = LastUse(
                     id=tally.id,
                     at=tally.last,
                     ip=tally.ip,
                     user_agent=_text(tally.user_agent),
-                    n=accepted + (before.n if before else 0),
+                    n=accepted,
                     limit_state=self._limit_state(tally.id) if tally.is_key else None,
                 )
+                uses[tally.id] = _together(uses.get(tally.id), use)
 
     def _put_back(
         self,
@@ -178,10 +178,19 @@ class Usage:
             self._pending[name] = self._pending.get(name, 0) + n
         for uses, older in ((self._last, last), (self._seen, seen)):
             for id, use in older.items():
-                newer = uses.get(id)
-                uses[id] = msgspec.structs.replace(
-                    newer or use, n=use.n + (newer.n if newer else 0)
-                )
+                later = uses.get(id)
+                uses[id] = use if later is None else _together(use, later)
+
+
+def _together(earlier: LastUse | None, later: LastUse) -> LastUse:
+    """One use out of two that were collected in this order.
+
+    The later collected need not be the newer: the two secrets of a rotating key have a tally each.
+    """
+    if earlier is None:
+        return later
+    newer = later if later.at >= earlier.at else earlier
+    return msgspec.structs.replace(newer, n=earlier.n + later.n, limit_state=later.limit_state)
 
 
 def _text(user_agent: bytes | None) -> str | None:

@@ -125,6 +125,7 @@ _CONSUME = (
     .where(
         api_keys.c.id == bindparam("key_id"),
         api_keys.c.revoked_at.is_(None),
+        api_keys.c.remaining.is_not(None),
         _HELD >= _COST,
     )
     .values(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Text, bindparam, case, func, select, update
+from sqlalchemy import Text, bindparam, case, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -19,19 +19,25 @@ _ADD = {
         ("postgresql", postgres_insert(usage)),
     )
 }
+# Several processes write: an older use is counted, and leaves the newer one as it is.
+_NEWEST = or_(api_keys.c.last_used_at.is_(None), api_keys.c.last_used_at <= bindparam("at"))
 _USED = (
     update(api_keys)
     .where(api_keys.c.id == bindparam("of_id"))
     .values(
         request_count=api_keys.c.request_count + bindparam("more"),
-        last_used_at=case(
-            (api_keys.c.last_used_at > bindparam("at"), api_keys.c.last_used_at),
-            else_=bindparam("at"),
-        ),
+        last_used_at=case((_NEWEST, bindparam("at")), else_=api_keys.c.last_used_at),
         # A verify call need not say where the key came from: then what is known stays.
-        last_used_ip=func.coalesce(bindparam("ip", type_=Text), api_keys.c.last_used_ip),
-        last_used_user_agent=func.coalesce(
-            bindparam("agent", type_=Text), api_keys.c.last_used_user_agent
+        last_used_ip=case(
+            (_NEWEST, func.coalesce(bindparam("ip", type_=Text), api_keys.c.last_used_ip)),
+            else_=api_keys.c.last_used_ip,
+        ),
+        last_used_user_agent=case(
+            (
+                _NEWEST,
+                func.coalesce(bindparam("agent", type_=Text), api_keys.c.last_used_user_agent),
+            ),
+            else_=api_keys.c.last_used_user_agent,
         ),
         limit_state=bindparam("state"),
     )

@@ -1,0 +1,451 @@
+"""Keys on both databases: SQL says what the rules of the domain say."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, get_args
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import func, select
+
+from keybearer.adapters.sql import keys, usage
+from keybearer.adapters.sql.database import open_database
+from keybearer.adapters.sql.postgres import PostgresDatabase
+from keybearer.adapters.sql.sqlite import SqliteDatabase
+from keybearer.adapters.sql.tables import api_key_secrets, api_keys
+from keybearer.adapters.sql.tables import usage as usage_rows
+from keybearer.domain.limits import refill
+from keybearer.domain.model import EXPIRING_MS, Count, Key, Status
+from keybearer.domain.ports import Transaction
+from tests.people import START
+
+AnyDatabase = SqliteDatabase | PostgresDatabase
+
+NOW = START
+STATUSES: Sequence[Status] = get_args(Status)
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+async def database(ready_url: str) -> AsyncIterator[AnyDatabase]:
+    opened, _lock = open_database(ready_url)
+    yield opened
+    await opened.close()
+
+
+def key_of(**fields: Any) -> Key:
+    told: dict[str, Any] = {
+        "id": f"k{next(_numbers):06}",
+        "owner_id": "ann",
+        "config_id": "default",
+        "name": "ci",
+        "description": None,
+        "prefix": "kb_",
+        "start": "kb_abcd",
+        "enabled": True,
+        "created_at": NOW,
+        "updated_at": NOW,
+        "created_by": "ann",
+        "expires_at": None,
+        "revoked_at": None,
+        "revoked_reason": None,
+        "permissions": None,
+        "metadata": None,
+        "ip_allow": (),
+        "rate_limit_enabled": False,
+        "rate_limit_max": None,
+        "rate_limit_window_ms": None,
+        "remaining": None,
+        "refill_amount": None,
+        "refill_interval_ms": None,
+        "last_refill_at": None,
+        "last_used_at": None,
+        "last_used_ip": None,
+        "last_used_user_agent": None,
+        "request_count": 0,
+    }
+    return Key(**(told | fields))
+
+
+async def add(database: AnyDatabase, *new: Key, replaced_until: int | None = None) -> None:
+    """Writes keys; with `replaced_until` each has an old secret too, which ends then."""
+
+    async def body(tx: Transaction) -> None:
+        for key in new:
+            digest = key.id.encode()
+            await keys.add(tx, key, digest=digest, pepper_id="p", idempotency=None)
+            if replaced_until is not None:
+                await keys.end_secrets(tx, key.id, until=replaced_until)
+                await keys.add_secret(
+                    tx, key.id, digest=digest + b"+", pepper_id="p", now=key.created_at
+                )
+
+    await database.write(body)
+
+
+async def stored(database: AnyDatabase, id: str, now: int = NOW) -> Key:
+    found = await database.read(lambda tx: keys.by_id(tx, id, now=now))
+    assert found is not None
+    return found
+
+
+async def consume(database: AnyDatabase, id: str, now: int = NOW, *, cost: int = 1) -> int | None:
+    return await database.write(lambda tx: keys.consume(tx, id, cost=cost, now=now))
+
+
+async def listed(database: AnyDatabase, **asked: Any) -> tuple[list[str], int]:
+    """The ids of a page, and how many keys there are."""
+    wanted: dict[str, Any] = {"owner_id": "ann", "now": NOW, "limit": 1000, "offset": 0}
+    found, total = await database.read(lambda tx: keys.page(tx, **(wanted | asked)))
+    return [key.id for key in found], total
+
+
+# --- the quota ------------------------------------------------------------------------------------
+
+
+async def test_of_200_at_once_as_many_pass_as_the_quota_has(database: AnyDatabase) -> None:
+    key = key_of(remaining=70)
+    await add(database, key)
+    left = await asyncio.gather(*(consume(database, key.id) for _ in range(200)))
+    assert sorted(each for each in left if each is not None) == list(range(70))
+    assert left.count(None) == 130
+    assert (await stored(database, key.id)).remaining == 0
+
+
+async def test_of_200_at_once_one_refills(database: AnyDatabase) -> None:
+    key = key_of(remaining=3, refill_amount=50, refill_interval_ms=1000)
+    await add(database, key)
+    due = NOW + 2500
+    left = await asyncio.gather(*(consume(database, key.id, due) for _ in range(200)))
+    assert sorted(each for each in left if each is not None) == list(range(50))
+    after = await stored(database, key.id)
+    assert (after.remaining, after.last_refill_at) == (0, NOW + 2000)
+
+
+async def test_costs_are_whole_or_not_at_all(database: AnyDatabase) -> None:
+    key = key_of(remaining=10)
+    await add(database, key)
+    left = await asyncio.gather(*(consume(database, key.id, cost=3) for _ in range(20)))
+    assert sorted(each for each in left if each is not None) == [1, 4, 7]
+    assert await consume(database, key.id, cost=2) is None
+    assert await consume(database, key.id, cost=1) == 0
+
+
+async def test_a_revoked_key_spends_nothing(database: AnyDatabase) -> None:
+    key = key_of(remaining=5, refill_amount=9, refill_interval_ms=1000)
+    await add(database, key)
+    await database.write(lambda tx: keys.revoke(tx, key.id, now=NOW, reason=None))
+    assert await consume(database, key.id, NOW + 5000) is None
+    after = await stored(database, key.id)
+    assert (after.remaining, after.last_refill_at) == (5, None)
+
+
+async def test_a_key_without_a_quota_has_none_to_take_from(database: AnyDatabase) -> None:
+    plain = key_of()
+    refilled = key_of(refill_amount=9, refill_interval_ms=1000)
+    await add(database, plain, refilled)
+    for key in (plain, refilled):
+        assert await consume(database, key.id, NOW + 5000) is None
+        after = await stored(database, key.id)
+        assert (after.remaining, after.last_refill_at) == (None, None)
+    assert await consume(database, "nobody") is None
+
+
+QUOTAS = st.fixed_dictionaries(
+    {"remaining": st.integers(0, 6), "last_refill_at": st.none() | st.integers(NOW - 90, NOW + 90)}
+)
+REFILLS: st.SearchStrategy[dict[str, int]] = st.just({}) | st.fixed_dictionaries(
+    {"refill_amount": st.integers(1, 6), "refill_interval_ms": st.integers(1, 40)}
+)
+
+
+@given(
+    quota=QUOTAS,
+    refilled=REFILLS,
+    steps=st.lists(st.tuples(st.integers(0, 60), st.integers(1, 7)), max_size=8),
+)
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+async def test_sql_takes_and_refills_as_the_rule_says(
+    database: AnyDatabase,
+    quota: dict[str, int | None],
+    refilled: dict[str, int],
+    steps: list[tuple[int, int]],
+) -> None:
+    key = key_of(**quota, **refilled)
+    await add(database, key)
+    held, filled, now = key.remaining, key.last_refill_at, NOW
+    for passed, cost in steps:
+        now += passed
+        after, when = refill(
+            held, key.refill_amount, key.refill_interval_ms, filled, key.created_at, now
+        )
+        assert after is not None
+        left = await consume(database, key.id, now, cost=cost)
+        if after < cost:
+            assert left is None  # and nothing is written: a refill that is due stays due
+        else:
+            held, filled = after - cost, when
+            assert left == held
+        row = await stored(database, key.id)
+        assert (row.remaining, row.last_refill_at) == (held, filled)
+
+
+# --- the list -------------------------------------------------------------------------------------
+
+
+async def every_kind(database: AnyDatabase) -> list[str]:
+    """Keys of every state, on both sides of every border."""
+    ids = []
+    expiries = (None, -1, 0, 1, EXPIRING_MS - 1, EXPIRING_MS, EXPIRING_MS + 1)
+    for replaced_until in (None, NOW - 1, NOW, NOW + 1):
+        made = [
+            key_of(
+                enabled=enabled,
+                revoked_at=revoked_at,
+                expires_at=None if expiry is None else NOW + expiry,
+            )
+            for enabled in (True, False)
+            for revoked_at in (None, NOW - 5, NOW + 5)
+            for expiry in expiries
+        ]
+        await add(database, *made, replaced_until=replaced_until)
+        ids += [key.id for key in made]
+    return ids
+
+
+async def test_the_list_filters_by_the_words_that_the_records_say(database: AnyDatabase) -> None:
+    ids = await every_kind(database)
+    said = {id: (await stored(database, id)).status(NOW) for id in ids}
+    assert set(said.values()) == set(STATUSES)
+    for wanted in (
+        *((status,) for status in STATUSES),
+        *itertools.combinations(STATUSES, 2),
+        STATUSES,
+        (),
+    ):
+        found, total = await listed(database, statuses=wanted)
+        expected = {id for id in ids if not wanted or said[id] in wanted}
+        assert (set(found), len(found), total) == (expected, len(expected), len(expected)), wanted
+
+
+async def test_the_words_change_with_the_time(database: AnyDatabase) -> None:
+    ids = await every_kind(database)
+    for later in (1, 2, EXPIRING_MS, EXPIRING_MS + 2):
+        now = NOW + later
+        for status in STATUSES:
+            found, _ = await listed(database, statuses=(status,), now=now)
+            said = {id for id in ids if (await stored(database, id, now)).status(now) == status}
+            assert set(found) == said, (status, later)
+
+
+async def test_search_is_text_and_no_pattern(database: AnyDatabase) -> None:
+    texts = [
+        "100% sure",
+        "100 sure",
+        "a_b",
+        "axb",
+        "sl/ash",
+        "back\\slash",
+        "it's",
+        'say "x"',
+        "[a-c]",
+        "UPPER lower",
+        "ünï",
+        "* ? ^ $",
+    ]
+    made = {text: key_of(name=text, start="kb.") for text in texts}
+    described = {text: key_of(name=None, description=text, start="kb.") for text in texts}
+    await add(database, *made.values(), *described.values())
+    for wanted in (
+        *"%_/\\'\"[*?^$ü",
+        "%%",
+        "a_b",
+        "a_",
+        "/%",
+        "\\%",
+        "upper LOWER",
+        "100%",
+        "' OR",
+    ):
+        found, total = await listed(database, search=wanted)
+        expected = {
+            keys_of[text].id
+            for keys_of in (made, described)
+            for text in texts
+            if wanted.lower() in text.lower()
+        }
+        assert (set(found), total) == (expected, len(expected)), wanted
+
+
+async def test_search_looks_at_name_description_and_start(database: AnyDatabase) -> None:
+    named, described = key_of(name="needle"), key_of(description="a Needle here")
+    started, metadata = key_of(start="kb_nEEd"), key_of(metadata={"x": "needle"})
+    await add(database, named, described, started, metadata)
+    assert set((await listed(database, search="needle"))[0]) == {named.id, described.id}
+    assert set((await listed(database, search="need"))[0]) == {named.id, described.id, started.id}
+
+
+@pytest.mark.parametrize("sort_by", sorted(keys.SORTABLE))
+@pytest.mark.parametrize("descending", [True, False])
+async def test_pages_make_up_the_list_whatever_the_order(
+    database: AnyDatabase, sort_by: str, descending: bool
+) -> None:
+    made = [
+        key_of(name=name, expires_at=NOW + n % 3, last_used_at=used, created_at=NOW + n // 2)
+        for n, (name, used) in enumerate(
+            itertools.product((None, "a", "b"), (None, NOW, NOW + 1)), start=1
+        )
+    ]
+    await add(database, *made, key_of(owner_id="bob"))
+    order: dict[str, Any] = {"sort_by": sort_by, "descending": descending}
+    whole, total = await listed(database, **order)
+    paged: list[str] = []
+    while found := (await listed(database, **order, limit=2, offset=len(paged)))[0]:
+        paged += found
+    assert paged == whole
+    assert (sorted(whole), total) == (sorted(key.id for key in made), len(made))
+    if sort_by in ("name", "lastRequest"):
+        values = {key.id: key.name if sort_by == "name" else key.last_used_at for key in made}
+        assert [values[id] for id in whole][-3:] == [None] * 3  # the last, in both directions
+        known: list[Any] = [values[id] for id in whole][:-3]
+        assert known == sorted(known, reverse=descending)
+
+
+async def test_only_the_operator_sees_everyones_keys(database: AnyDatabase) -> None:
+    mine, theirs = key_of(), key_of(owner_id="bob")
+    await add(database, mine, theirs)
+    assert await listed(database) == ([mine.id], 1)
+    assert set((await listed(database, owner_id=None))[0]) == {mine.id, theirs.id}
+    assert await listed(database, owner_id="%") == ([], 0)
+
+
+async def test_live_keys_are_those_that_are_neither_revoked_nor_expired(
+    database: AnyDatabase,
+) -> None:
+    ids = await every_kind(database)
+    said = [(await stored(database, id)).status(NOW) for id in ids]
+    live = sum(status not in ("revoked", "expired") for status in said)
+    assert await database.read(lambda tx: keys.count_live(tx, "ann", now=NOW)) == live
+
+
+# --- what changes ---------------------------------------------------------------------------------
+
+
+async def test_what_was_written_is_read_back(database: AnyDatabase) -> None:
+    key = key_of(
+        permissions=frozenset({"files:read", "deploy:run"}),
+        metadata={"a": [1, {"b": None}]},
+        ip_allow=("203.0.113.0/24",),
+        remaining=2**53,
+        expires_at=NOW + 2**40,
+    )
+    await add(database, key)
+    assert await stored(database, key.id) == key
+
+
+async def test_a_change_writes_its_columns_and_no_others(database: AnyDatabase) -> None:
+    key = key_of(remaining=5)
+    await add(database, key)
+    assert await consume(database, key.id) == 4
+    await database.write(lambda tx: keys.save(tx, key.id, {"name": "new", "metadata": None}))
+    after = await stored(database, key.id)
+    assert (after.name, after.remaining) == ("new", 4)
+
+
+async def test_a_key_is_revoked_once(database: AnyDatabase) -> None:
+    key = key_of()
+    await add(database, key)
+
+    async def revoke(now: int) -> bool:
+        return await database.write(lambda tx: keys.revoke(tx, key.id, now=now, reason=str(now)))
+
+    assert sorted(await asyncio.gather(*(revoke(NOW + n) for n in range(20)))) == [False] * 19 + [
+        True
+    ]
+    first = await stored(database, key.id)
+    assert first.revoked_reason == str(first.revoked_at)
+    assert not await revoke(NOW + 100)
+    assert await stored(database, key.id) == first
+
+
+async def test_an_end_of_a_secret_is_never_put_off(database: AnyDatabase) -> None:
+    key = key_of()
+    await add(database, key)
+
+    async def end(until: int) -> None:
+        await database.write(lambda tx: keys.end_secrets(tx, key.id, until=until))
+
+    for until in (NOW + 100, NOW + 500, NOW + 50):
+        await end(until)
+    found = await database.read(lambda tx: keys.by_digest(tx, [key.id.encode()], now=NOW))
+    assert found is not None
+    assert found[1].usable_until == NOW + 50
+
+
+async def test_a_secret_is_found_by_any_digest_and_moves_to_the_newest(
+    database: AnyDatabase,
+) -> None:
+    key = key_of()
+    await add(database, key)
+    old, new = key.id.encode(), b"new digest"
+    await database.write(lambda tx: keys.redigest(tx, old=old, new=new, pepper_id="q"))
+
+    async def found(*digests: bytes) -> Key | None:
+        pair = await database.read(lambda tx: keys.by_digest(tx, digests, now=NOW))
+        return None if pair is None else pair[0]
+
+    assert await found(old) is None
+    assert await found(new) == key
+    assert await found(b"other", new) == key
+
+
+# --- the retention --------------------------------------------------------------------------------
+
+
+async def rows_of(database: AnyDatabase, table: Any, id: str) -> int:
+    column = table.c.id if table is api_keys else table.c.key_id
+    statement = select(func.count().label("n")).select_from(table).where(column == id)
+    row = await database.read(lambda tx: tx.one(statement))
+    assert row is not None
+    return int(row.n)
+
+
+async def test_keys_go_when_they_ended_long_ago_with_all_that_hangs_on_them(
+    database: AnyDatabase,
+) -> None:
+    going = [key_of(revoked_at=NOW - 1), key_of(expires_at=NOW - 1)]
+    staying = [
+        key_of(),
+        key_of(revoked_at=NOW),
+        key_of(expires_at=NOW),
+        key_of(expires_at=NOW + 1, enabled=False),
+    ]
+    await add(database, *going, *staying, replaced_until=NOW + 5)
+    counts = [Count(key_id=key.id, hour=0, outcome="accepted", n=3) for key in (*going, *staying)]
+    dialect = "sqlite" if isinstance(database, SqliteDatabase) else "postgresql"
+    await database.write(lambda tx: usage.add(tx, counts, dialect=dialect))
+
+    assert await database.write(lambda tx: keys.forget_ended(tx, before=NOW)) == 2
+    assert await database.write(lambda tx: keys.forget_ended(tx, before=NOW)) == 0
+    for key in going:
+        for table in (api_keys, api_key_secrets, usage_rows):
+            assert await rows_of(database, table, key.id) == 0
+    for key in staying:
+        kept = [
+            await rows_of(database, table, key.id)
+            for table in (api_keys, api_key_secrets, usage_rows)
+        ]
+        assert kept == [1, 2, 1]
+
+
+async def test_a_round_of_the_retention_takes_so_many(database: AnyDatabase) -> None:
+    await add(database, *(key_of(revoked_at=NOW - 1) for _ in range(5)))
+    rounds = [
+        await database.write(lambda tx: keys.forget_ended(tx, before=NOW, limit=2))
+        for _ in range(4)
+    ]
+    assert rounds == [2, 2, 1, 0]
