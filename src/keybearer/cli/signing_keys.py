@@ -1,5 +1,7 @@
 """`keybearer signing-keys`: the keys that sign access tokens."""
 
+from functools import partial
+
 import click
 
 from keybearer.cli.operator import operator
@@ -39,14 +41,11 @@ async def listing(*, as_json: bool) -> None:
 async def rotate(*, as_json: bool) -> None:
     """Makes the next signing key; it signs as soon as everyone had time to learn of it."""
     from keybearer.adapters.sql import signing as sql
-    from keybearer.operations.app import record
+    from keybearer.operations.upkeep import note_rotation
     from keybearer.operations.wire import instant
 
     async with operator() as call:
-        kid = await call.app.signing.rotate()
-        await call.app.database.write(
-            lambda tx: record(call, tx, "signing_key.rotated", owner_id=None, target_id=kid)
-        )
+        kid = await call.app.signing.rotate(partial(note_rotation, call))
         found = await call.app.database.read(sql.every)
     made = next(key for key in found if key.kid == kid)
     if as_json:

@@ -49,9 +49,6 @@ class SignIn(Input, frozen=True, kw_only=True):
     )
     remember_me: bool = True
 
-    def __repr__(self) -> str:
-        return "SignIn(…)"
-
 
 class SignedIn(Output, frozen=True, kw_only=True):
     """The login. `token` is good as `Authorization: Bearer` too."""

@@ -49,9 +49,6 @@ class Login(Input, frozen=True, kw_only=True):
     password: Password
     client_id: ClientId = DEFAULT_CLIENT
 
-    def __repr__(self) -> str:
-        return "Login(…)"
-
 
 class TokenPair(Output, frozen=True, kw_only=True):
     """An access token for `expiresIn` seconds, and what the next one is got with."""
@@ -72,17 +69,11 @@ class Refresh(Input, frozen=True, kw_only=True):
 
     refresh_token: Token
 
-    def __repr__(self) -> str:
-        return "Refresh(…)"
-
 
 class Logout(Input, frozen=True, kw_only=True):
     """The refresh token of the login to end, where no access token is at hand."""
 
     refresh_token: Token | None = None
-
-    def __repr__(self) -> str:
-        return "Logout(…)"
 
 
 class AboutToken(msgspec.Struct, frozen=True, kw_only=True):

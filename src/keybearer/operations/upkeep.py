@@ -3,7 +3,8 @@
 from functools import partial
 
 from keybearer.adapters.sql import accounts, keys, sessions
-from keybearer.domain.model import RequestFacts, Session
+from keybearer.domain.model import ANYONE, RequestFacts, Session
+from keybearer.domain.ports import Transaction
 from keybearer.operations import outbox
 from keybearer.operations.app import App, record
 from keybearer.operations.declaration import Call
@@ -31,12 +32,13 @@ async def forget_ended(app: App) -> int:
 
 async def rotate_signing(app: App) -> str | None:
     """Makes the next signing key when its time has come, and gives its kid."""
-    kid = await app.signing.rotate_when_due()
-    if kid is not None:
-        now = app.clock.now()
-        scheduler = Session(subject="operator", kind="operator", id="schedule")
-        facts = RequestFacts(id=app.new_id(now))
-        call = Call(app=app, caller=scheduler, facts=facts, now=now)
-        event = partial(record, call, event="signing_key.rotated", owner_id=None, target_id=kid)
-        await app.database.write(event)
-    return kid
+    now = app.clock.now()
+    scheduler = Session(subject=ANYONE, kind="operator", id="schedule")
+    facts = RequestFacts(id=app.new_id(now))
+    call = Call(app=app, caller=scheduler, facts=facts, now=now)
+    return await app.signing.rotate_when_due(partial(note_rotation, call))
+
+
+async def note_rotation(call: Call, tx: Transaction, kid: str) -> None:
+    """Tells of a new signing key, in the transaction that makes it."""
+    await record(call, tx, "signing_key.rotated", owner_id=None, target_id=kid)

@@ -26,9 +26,6 @@ class VerifyKey(Input, frozen=True, kw_only=True):
     ip: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     cost: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 1
 
-    def __repr__(self) -> str:
-        return "VerifyKey(key='…')"
-
 
 class VerifyBatch(Input, frozen=True, kw_only=True):
     """Up to 100 keys to check."""

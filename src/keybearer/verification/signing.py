@@ -1,6 +1,6 @@
 """The keys that sign and check access tokens, as this process knows them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from keybearer.adapters.sql import signing as sql
 from keybearer.domain import jwt
@@ -8,6 +8,8 @@ from keybearer.domain.credentials import PepperRing
 from keybearer.domain.errors import Unavailable
 from keybearer.domain.jwt import SigningKey
 from keybearer.domain.ports import Clock, Database, Transaction
+
+Note = Callable[[Transaction, str], Awaitable[None]]
 
 _FRESH_MS = 30_000
 _UNKNOWN_PAUSE_MS = 2_000
@@ -81,17 +83,20 @@ class SigningKeys:
         await self.signer()
         return jwt.publishable(self._keys.values(), self._clock.now())
 
-    async def rotate_when_due(self) -> str | None:
+    async def rotate_when_due(self, note: Note | None = None) -> str | None:
         """Makes the next key when its time has come, and gives its kid."""
         keys = await self.known()
         if not keys or not jwt.due(keys.values(), self._clock.now(), self._interval_ms):
             return None
-        return await self.rotate(only_when_due=True)
+        return await self.rotate(note, only_when_due=True)
 
-    async def rotate(self, *, only_when_due: bool = False) -> str | None:
+    async def rotate(self, note: Note | None = None, *, only_when_due: bool = False) -> str | None:
         """Makes a successor, which signs once everyone knows it; gives its kid.
 
         Two processes that come at once make one key: the second sees the first one's.
+
+        Args:
+            note: tells of the new key, by its kid, in the same transaction.
         """
         now = self._clock.now()
 
@@ -117,6 +122,8 @@ class SigningKeys:
                 ended = jwt.succeeded(key, made, token_ttl_ms=self._token_ttl_ms)
                 await sql.retire(tx, key.kid, at=ended.retires_at)
             await sql.forget_retired(tx, before=now)
+            if note is not None:
+                await note(tx, made.kid)
             return made.kid
 
         kid = await self._database.write(body)
