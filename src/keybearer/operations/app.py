@@ -99,6 +99,7 @@ async def record(
     Args:
         event: `noun.verb` in the past tense, as `key.revoked`.
         owner_id: whose trail it belongs to.
+        target_id: what it was done to; the owner, unless another thing is named.
         actor_id: who did it, where the caller presented no credential (a login).
         details: more facts, never a secret.
     """
@@ -117,7 +118,7 @@ async def record(
             actor_kind=kind,
             actor_id=who,
             owner_id=owner_id,
-            target_id=target_id,
+            target_id=owner_id if target_id is None else target_id,
             ip=call.facts.ip,
             user_agent=call.facts.user_agent,
             request_id=call.facts.id,

@@ -30,6 +30,7 @@ def connect_engine(url: str) -> AsyncEngine:
         "postgresql+asyncpg://" + url.split("://", 1)[1],
         pool_size=POOL_SIZE,
         max_overflow=0,
+        hide_parameters=True,  # errors that reach the log must not bring digests and addresses
         pool_timeout=POOL_TIMEOUT_SECONDS,
         pool_use_lifo=True,
         connect_args={

@@ -51,7 +51,10 @@ def connect_engine(path: str) -> Engine:
             f"SQLite {driver.sqlite_version} can lose commits (WAL-reset bug); install pysqlite3"
         )
     _make_private(path)
-    engine = create_engine(f"sqlite:///{path}", module=driver, poolclass=NullPool)
+    # hide_parameters: an error that reaches the log must not bring digests and addresses along.
+    engine = create_engine(
+        f"sqlite:///{path}", module=driver, poolclass=NullPool, hide_parameters=True
+    )
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: object) -> None:
