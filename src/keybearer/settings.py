@@ -6,10 +6,11 @@ a `Misuse` whose one line names the variable and what it takes.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 from dotenv import dotenv_values
@@ -25,6 +26,14 @@ ALIASES = {"NEXT_PUBLIC_BETTER_AUTH_TOKEN_MANAGEMENT": "TOKEN_MANAGEMENT"}
 _ELSEWHERE = frozenset({"TOKEN", "URL"})  # what our client and examples read; not settings
 
 DAY_MS = 86_400_000
+
+_PORTS = {"http": 80, "https": 443}
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
+_LISTEN = re.compile(r"[0-9A-Za-z.:_-]+")
+_LOCALE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
+_MAIL_FROM = re.compile(r"[^\s@,;<>]+@[^\s@,;<>]+")
+_SECRET_NAMES = frozenset({"secret", "smtp_url", "database_url", "redis_url", "service_tokens"})
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,14 +104,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 def _boolean(text: str) -> bool:
     if text.lower() in ("true", "1", "yes", "on"):
         return True
-    if text.lower() in ("false", "0", "no", "off", ""):
+    if text.lower() in ("false", "0", "no", "off"):
         return False
     raise ValueError("takes true or false")
 
 
+def _switch(text: str) -> bool:
+    # Empty is off here alone: where the default is the safe one, nobody shall leave it by nothing.
+    return text != "" and _boolean(text)
+
+
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+        fits = text.isascii() and text.isdigit() and len(text) <= 10 and low <= int(text) <= high
+        if not fits:
             raise ValueError(f"takes a whole number from {low} to {high}")
         return int(text)
 
@@ -123,35 +138,79 @@ def _duration(low: int = 1_000, high: int = 3650 * DAY_MS) -> Callable[[str], in
     return parse
 
 
+def _url(text: str, takes: str, *schemes: str) -> SplitResult:
+    """The parts of a URL that names a host; a bad one is told without a word of it.
+
+    What Python says of a bad URL quotes it, and it may hold a password. Line breaks and tabs,
+    which `urlsplit` drops in silence, are refused.
+    """
+    try:
+        parts = urlsplit(text)
+        fits = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        raise ValueError(takes) from None
+    if not fits or not text.isprintable() or " " in text:
+        raise ValueError(takes)
+    return parts
+
+
 def _database(text: str) -> str:
-    scheme = text.split("://", 1)[0]
-    if scheme == "sqlite" and text.startswith("sqlite:///") and len(text) > len("sqlite:///"):
+    takes = "takes sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+    if text.startswith("sqlite:"):
+        file = text.removeprefix("sqlite:///")
+        if file in (text, "", ":memory:") or "?" in file or not file.isprintable():
+            raise ValueError(takes)
         return text
-    if scheme in ("postgresql", "postgres") and urlsplit(text).hostname:
-        return "postgresql://" + text.split("://", 1)[1]
-    raise ValueError("takes sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+    _url(text, takes, "postgresql", "postgres")
+    return "postgresql://" + text.split("://", 1)[1]
 
 
 def _redis(text: str) -> str:
-    if urlsplit(text).scheme not in ("redis", "rediss"):
-        raise ValueError("takes redis://HOST:PORT or rediss://HOST:PORT")
+    _url(text, "takes redis://HOST:PORT or rediss://HOST:PORT", "redis", "rediss")
     return text
+
+
+def _origin(text: str, takes: str) -> str:
+    """Scheme and authority as browsers spell them: lower case, without the default port."""
+    parts = _url(text, takes, "http", "https")
+    host = parts.hostname or ""
+    if "@" in parts.netloc or not _HOST.fullmatch(host):
+        raise ValueError(takes)
+    name = f"[{host}]" if ":" in host else host
+    port = "" if parts.port in (None, _PORTS[parts.scheme]) else f":{parts.port}"
+    return f"{parts.scheme}://{name}{port}"
 
 
 def _base_url(text: str) -> str:
+    takes = "takes the address people use, as https://auth.example.com"
+    origin = _origin(text, takes)
     parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError("takes the address people use, as https://auth.example.com")
-    if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+    if "?" in text or "#" in text or not text.isascii():
+        raise ValueError(takes)
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
         raise ValueError("takes an https:// address; http:// is for loopback alone")
-    return text.rstrip("/")
+    return origin + parts.path.rstrip("/")
 
 
 def _smtp(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
-        raise ValueError("takes smtp://USER:PASSWORD@HOST:PORT or smtps://…")
+    _url(text, "takes smtp://USER:PASSWORD@HOST:PORT or smtps://…", "smtp", "smtps")
     return text
+
+
+def _fitting(pattern: re.Pattern[str], takes: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if not pattern.fullmatch(text) or not text.isprintable():
+            raise ValueError(takes)
+        return text
+
+    return parse
+
+
+def _locales(text: str) -> tuple[str, ...]:
+    tags = _words(text)
+    if not tags or not all(_LOCALE.fullmatch(tag) for tag in tags):
+        raise ValueError("takes language tags, as en,pt-BR")
+    return tags
 
 
 def _prefixes(text: str) -> tuple[str, ...]:
@@ -180,16 +239,16 @@ def _rate(text: str) -> RateLimit | None:
 def _secret(text: str) -> tuple[str, ...]:
     secrets = _words(text)
     for secret in secrets:
-        if len(secret.encode()) < 32 or len(set(secret)) < 8:
+        if not secret.isprintable() or len(secret.encode()) < 32 or len(set(secret)) < 8:
             raise ValueError("takes 32 random bytes or more: openssl rand -base64 48")
     return secrets
 
 
 def _origins(text: str) -> tuple[str, ...]:
+    takes = "takes origins as browsers send them, as https://app.example.com"
     for origin in _words(text):
-        parts = urlsplit(origin)
-        if parts.scheme not in ("http", "https") or f"{parts.scheme}://{parts.netloc}" != origin:
-            raise ValueError("takes exact origins, as https://app.example.com")
+        if _origin(origin, takes) != origin:
+            raise ValueError(takes)
     return _words(text)
 
 
@@ -201,13 +260,13 @@ def _hashes(text: str) -> tuple[str, ...]:
 
 
 PARSERS: Mapping[str, Callable[[str], Any]] = {
-    "token_management": _boolean,
+    "token_management": _switch,
     "database_url": _database,
     "redis_url": _redis,
     "secret": _secret,
     "base_url": _base_url,
     "smtp_url": _smtp,
-    "mail_from": str,
+    "mail_from": _fitting(_MAIL_FROM, "takes one address, as keys@example.com"),
     "require_email_verification": _boolean,
     "key_prefix": _prefixes,
     "key_creation": _creation,
@@ -224,14 +283,14 @@ PARSERS: Mapping[str, Callable[[str], Any]] = {
     "session_ttl": _duration(),
     "session_idle_ttl": _duration(),
     "password_min_length": _whole(8, 64),
-    "locales": _words,
+    "locales": _locales,
     "trusted_proxies": parse_trusted_proxies,
     "trusted_origins": _origins,
     "service_tokens": _hashes,
     "signing_key_rotation": _duration(low=DAY_MS // 24),
     "key_retention": _duration(low=DAY_MS),
     "cache_size": _whole(1, 10_000_000),
-    "host": str,
+    "host": _fitting(_LISTEN, "takes an address to listen on, as 127.0.0.1"),
     "port": _whole(0, 65_535),
     "workers": _whole(1, 256),
 }
@@ -263,6 +322,8 @@ def load(
                 continue
         elif PREFIX + name in environment:
             continue
+        if name != name.upper():
+            name = ""  # KEYBEARER_port beside KEYBEARER_PORT: which of them would win?
         values[name.lower()] = _parse(variable, name.lower(), text)
     for keyword, value in (keywords or {}).items():
         if value is not None:
@@ -286,11 +347,13 @@ def variables(
 def _parse(variable: str, name: str, text: str) -> Any:
     parser = PARSERS.get(name)
     if parser is None:
-        raise Misuse(f"{variable} is not a setting; the settings are listed in docs/settings.md")
+        told = variable if variable.isprintable() else repr(variable)
+        raise Misuse(f"{told} is not a setting; the settings are listed in docs/settings.md")
     try:
         return parser(text)
     except ValueError as error:
-        shown = "" if name in ("secret", "smtp_url", "database_url", "redis_url") else f" {text!r}"
+        # A URL with an @ may hold a password, whichever setting it stands in.
+        shown = "" if name in _SECRET_NAMES or "@" in text else f" {text[:100]!r}"
         raise Misuse(f"{variable}{shown}: {error}") from None
 
 
