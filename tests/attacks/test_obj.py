@@ -1,37 +1,105 @@
-"""Other people's objects, attacked (rows A063 to A074)."""
+"""Other people's objects, attacked (rows A063 to A076).
 
+There are no organisations, and a key never changes its owner: of A076 only an owner who is gone
+remains.
+"""
+
+import httpx2
+import pytest
+
+from keybearer import Auth
+from keybearer.operations import people, upkeep
+from keybearer.operations.keys import CreateKey
 from tests.attacks.town import API, Town, is_problem
+from tests.people import SECRET, StandingClock, call_of, log_in, make_key, person
 
 NOBODYS = "0193b2f0-0000-7000-8000-000000000000"
+VARIES = ("x-request-id", "content-length")
+"""Headers that differ with every request."""
 
 
-async def _same_as_unknown(town: Town, method: str, path: str, id: str, field: str) -> None:
-    """An answer about somebody else's object equals the one about no object at all."""
-    bodies = []
-    for each in (id, NOBODYS, "0193B2F0-0000-7000-8000-000000000000", "x", " " + id):
-        if method == "GET":
-            answer = await town.client.get(API + path, params={field: each}, headers=town.t1)
-        else:
-            json = {field: each} | ({"name": "pwn"} if path.endswith("update") else {})
-            answer = await town.client.request(method, API + path, json=json, headers=town.t1)
-        assert is_problem(answer, 404, "KEY_NOT_FOUND")
-        bodies.append({**answer.json(), "requestId": ""})
-    assert all(body == bodies[0] for body in bodies)
+ABOUT_A_KEY = [
+    ("DELETE", "/api-key/revoke", "keyId"),
+    ("POST", "/api-key/delete", "keyId"),
+    ("POST", "/api-key/update", "keyId"),
+    ("POST", "/api-key/rotate", "keyId"),
+    ("GET", "/api-key/get", "id"),
+    ("GET", "/api-key/usage", "keyId"),
+]
 
 
-async def test_a063_a064_a066_a069_another_users_key_does_not_exist(town: Town) -> None:
-    for method, path, field in (
-        ("DELETE", "/api-key/revoke", "keyId"),
-        ("POST", "/api-key/delete", "keyId"),
-        ("POST", "/api-key/update", "keyId"),
-        ("POST", "/api-key/rotate", "keyId"),
-        ("GET", "/api-key/get", "id"),
-        ("GET", "/api-key/usage", "keyId"),
-    ):
-        await _same_as_unknown(town, method, path, town.k2["id"], field)
+async def about(
+    town: Town, endpoint: tuple[str, str, str], id: str, headers: dict[str, str]
+) -> httpx2.Response:
+    """The answer to a call about the key with this id."""
+    method, path, field = endpoint
+    if method == "GET":
+        return await town.client.get(API + path, params={field: id}, headers=headers)
+    json = {field: id} | ({"name": "pwn"} if path.endswith("update") else {})
+    return await town.client.request(method, API + path, json=json, headers=headers)
+
+
+async def record_of_k2(town: Town) -> object:
+    """K2's record, as its owner sees it."""
+    return (await town.get("/api-key/get", town.t2, id=town.k2["id"])).json()
+
+
+@pytest.mark.parametrize("endpoint", ABOUT_A_KEY[:2])
+async def test_a063_another_users_key_cannot_be_ended(
+    town: Town, endpoint: tuple[str, str, str]
+) -> None:
+    before = await record_of_k2(town)
+    answer = await about(town, endpoint, town.k2["id"], town.t1)
+    assert is_problem(answer, 404, "KEY_NOT_FOUND")
+    assert await record_of_k2(town) == before
     assert await town.works(town.k2["key"])
-    shown = (await town.get("/api-key/get", town.t2, id=town.k2["id"])).json()
-    assert (shown["name"], shown["updatedAt"]) == ("k2", town.k2["updatedAt"])
+
+
+async def test_a064_another_users_key_cannot_be_changed(town: Town) -> None:
+    before = await record_of_k2(town)
+    for change in (
+        {"name": "pwn"},
+        {"enabled": False},
+        {"expiresIn": None},
+        {"expiresIn": 60},
+        {"metadata": {"x": 1}},
+        {"permissions": {"files": ["read"]}},
+        {"ipAllow": ["192.0.2.1"]},
+        {},
+    ):
+        answer = await town.post("/api-key/update", town.t1, keyId=town.k2["id"], **change)
+        assert is_problem(answer, 404, "KEY_NOT_FOUND"), change
+    answer = await town.post("/api-key/rotate", town.t1, keyId=town.k2["id"], gracePeriod=0)
+    assert is_problem(answer, 404, "KEY_NOT_FOUND")
+    assert await record_of_k2(town) == before
+    assert await town.works(town.k2["key"])
+    assert {event.owner_id for event in await town.events("key.updated")} == set()
+
+
+@pytest.mark.parametrize("endpoint", ABOUT_A_KEY)
+async def test_a069_no_answer_tells_whose_or_whether(
+    town: Town, clock: StandingClock, endpoint: tuple[str, str, str]
+) -> None:
+    deleted = await make_key(town.client, town.t1)
+    await town.post("/api-key/delete", town.t1, keyId=deleted["id"])
+    clock.advance(town.app.settings.key_retention + 1)
+    assert await upkeep.forget_ended(town.app)
+    headers = await log_in(town.client, "u1@example.com")
+    bodies = []
+    for id in (town.k2["id"], NOBODYS, deleted["id"], NOBODYS.upper(), "x", " " + town.k2["id"]):
+        answer = await about(town, endpoint, id, headers)
+        assert is_problem(answer, 404, "KEY_NOT_FOUND"), id
+        told = {**answer.json(), "requestId": ""}
+        same = {name: answer.headers[name] for name in sorted(answer.headers) if name not in VARIES}
+        bodies.append((told, same))
+    assert all(each == bodies[0] for each in bodies)
+
+
+async def test_a066_another_users_key_cannot_be_looked_at(town: Town) -> None:
+    for path, field in (("/api-key/get", "id"), ("/api-key/usage", "keyId")):
+        answer = await about(town, ("GET", path, field), town.k2["id"], town.t1)
+        assert is_problem(answer, 404, "KEY_NOT_FOUND")
+        assert "k2" not in answer.text
 
 
 async def test_a066_another_users_trail_is_empty(town: Town) -> None:
@@ -62,7 +130,7 @@ async def test_a067_search_is_text_not_a_pattern(town: Town) -> None:
         assert found["total"] == (1 if text == "_" else 0)  # every key's start has a `_`
 
 
-async def test_a070_a071_a_malformed_id_touches_nothing(town: Town) -> None:
+async def test_a070_a_malformed_id_touches_nothing(town: Town) -> None:
     odd: list[object] = [1, ["a", "b"], {"$ne": None}, None, True, "", "x" * 65]
     for path in ("/api-key/update", "/api-key/delete", "/api-key/rotate"):
         for value in odd:
@@ -103,3 +171,36 @@ async def test_a074_what_an_owner_lost_the_keys_lose_too(town: Town) -> None:
     grants._holds = holds  # type: ignore[attr-defined]
     await town.auth.api.owner_changed(town.u1)
     assert await town.auth.api.get_session(headers, permissions="files:read") is None
+
+
+async def test_a076_the_keys_of_an_owner_who_is_gone_open_nothing(town: Town) -> None:
+    other = await make_key(town.client, town.t1, name="other")
+    assert await town.works(town.k1["key"])  # and so it is cached
+    await people.delete(call_of(town.app), "u1@example.com")
+    for made in (town.k1, other):
+        assert not await town.works(made["key"])
+        for endpoint in ABOUT_A_KEY:
+            answer = await about(town, endpoint, made["id"], town.t2)
+            assert is_problem(answer, 404, "KEY_NOT_FOUND")
+    assert is_problem(await town.get("/api-key/list", town.t1), 401)
+    again = await person(town.app, "u1@example.com")  # the same address is somebody else
+    assert again.id != town.u1
+    listed = await town.get("/api-key/list", await log_in(town.client, "u1@example.com"))
+    assert listed.json()["total"] == 0
+    assert not await town.works(town.k1["key"])
+    assert await town.works(town.k2["key"])
+
+
+async def test_a076_a_host_that_ends_an_owner_ends_the_keys(
+    ready_url: str, clock: StandingClock
+) -> None:
+    auth = Auth(ready_url, secret=SECRET, accounts=False, clock=clock)
+    async with auth.lifespan():
+        leaver, stays = [
+            await auth.api.create_api_key(CreateKey(), owner=owner) for owner in ("ann", "bob")
+        ]
+        for made in (leaver, stays):
+            assert await auth.api.get_session({"x-api-key": made.key or ""})
+        assert await auth.api.end_owner("ann") == 1
+        assert await auth.api.get_session({"x-api-key": leaver.key or ""}) is None
+        assert await auth.api.get_session({"x-api-key": stays.key or ""})
