@@ -146,6 +146,10 @@ class Auth:
         async with self._starting:
             if self.parts is not None:
                 return
+            # Before anything is open: it may be refused. A visitor sends no mail.
+            sender = self._sender() if self._serving else PrintSender()
+            # Anew each time: an event belongs to the loop in which it was first waited for.
+            self._stopping, self._mail_waits = asyncio.Event(), asyncio.Event()
             database, lock = open_database(self.settings.database_url)
             try:
                 await _check_schema(database)
@@ -158,14 +162,16 @@ class Auth:
                 raise
             self._lock = lock
             if self._serving:
-                self._stopping.clear()
-                self._tasks = [asyncio.create_task(job) for job in self._jobs(self.parts)]
+                self._tasks = [asyncio.create_task(job) for job in self._jobs(self.parts, sender)]
 
     async def stop(self) -> None:
         """Ends the work beside the requests, writes what was counted, lets go of the database."""
-        app, self.parts = self.parts, None
-        if app is None:
-            return
+        async with self._starting:  # whoever starts again meanwhile finds the lock free
+            app, self.parts = self.parts, None
+            if app is not None:
+                await self._end(app)
+
+    async def _end(self, app: App) -> None:
         # Jobs end between two rounds: one that is cut in the midst leaves half a connection.
         self._stopping.set()
         if self._tasks:
@@ -295,9 +301,11 @@ class Auth:
 
     # --- work beside the requests ---
 
-    def _jobs(self, app: App) -> list[Any]:
-        smtp = app.settings.smtp_url
-        sender = PrintSender() if smtp is None else SmtpSender(smtp, app.settings.mail_from)
+    def _sender(self) -> PrintSender | SmtpSender:
+        smtp = self.settings.smtp_url
+        return PrintSender() if smtp is None else SmtpSender(smtp, self.settings.mail_from)
+
+    def _jobs(self, app: App, sender: PrintSender | SmtpSender) -> list[Any]:
         verifier = app.verifier
         return [
             self._every(RENEW_MS / 1000, "lease", verifier.lease.renew),

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pysqlite3.dbapi2 as driver
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -52,9 +52,9 @@ def connect_engine(path: str) -> Engine:
         )
     _make_private(path)
     # hide_parameters: an error that reaches the log must not bring digests and addresses along.
-    engine = create_engine(
-        f"sqlite:///{path}", module=driver, poolclass=NullPool, hide_parameters=True
-    )
+    # Not as text: there %20 would be a space, and the file another one than we made private.
+    url = URL.create("sqlite", database=path)
+    engine = create_engine(url, module=driver, poolclass=NullPool, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: object) -> None:
