@@ -1,5 +1,6 @@
 """keybearer in front of an app: our paths are ours, all else goes on."""
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from starlette.middleware.cors import CORSMiddleware
@@ -16,15 +17,22 @@ from keybearer.web.problem import of_loss, problem
 if TYPE_CHECKING:
     from keybearer.auth import Auth
 
+_BASE = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+
 
 class Mount:
     """The ASGI app that `Auth.mount` gives.
 
     Args:
-        base: below which our paths lie.
+        base: below which our paths lie, as `/api/auth`.
+
+    Raises:
+        Misuse: the base is no path, or has a slash too many.
     """
 
     def __init__(self, auth: "Auth", app: ASGIApp, *, base: str) -> None:
+        if not _BASE.fullmatch(base):
+            raise Misuse(f"base {base!r}: takes a path, as /api/auth, without a slash at its end")
         self._auth = auth
         self._app = app
         self._base = base
@@ -42,7 +50,7 @@ class Mount:
             if at_once is not None:
                 await at_once(scope, receive, send)
                 return
-            if path.startswith(self._base) and path[len(self._base) :][:1] in ("", "/"):
+            if self._is_below(path):
                 await self._serve(scope, receive, send)
                 return
         elif scope["type"] == "lifespan":
@@ -50,13 +58,16 @@ class Mount:
             return
         await self._app(scope, receive, send)
 
+    def _is_below(self, path: str) -> bool:
+        return path.startswith(self._base) and path[len(self._base) :][:1] in ("", "/")
+
     def _hides_a_slash(self, scope: Scope) -> bool:
         """Whether a path is ours only once %2F is read as a slash, which it is not.
 
         RFC 3986 section 2.2. A proxy in front that limits or denies by path has seen another one.
         """
         path: str = scope["path"]
-        ours = path in self._ahead or path.startswith(self._base)
+        ours = path in self._ahead or self._is_below(path)
         return ours and b"%2f" in scope["raw_path"].lower()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,33 +99,45 @@ class Mount:
         await send_problem(send, answer, self._auth.settings)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Starts before the app does and stops after it, whether or not it has a lifespan."""
-        started = False
+        """Starts before the app does and stops after it, whether or not it has a lifespan.
 
-        async def receiving() -> Message:
-            nonlocal started
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                await self._auth.start()
-                started = True
-            return message
-
-        async def sending(message: Message) -> None:
-            if message["type"].startswith("lifespan.shutdown"):
-                await self._auth.stop()
-            await send(message)
-
+        ASGI: an app that raises on this scope, before it hears anything, does not speak it.
+        """
+        heard = await receive()
         try:
-            await self._app(scope, receiving, sending)
+            await self._auth.start()
         except KeybearerError as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             if isinstance(error, Misuse):
                 return
             raise
-        except BaseException:
-            if started:
+        handed: list[str] = []
+        answered: list[str] = []
+
+        async def receiving() -> Message:
+            message = await receive() if handed else heard
+            handed.append(message["type"])
+            return message
+
+        async def sending(message: Message) -> None:
+            answered.append(message["type"])
+            if message["type"] != "lifespan.startup.complete":
                 await self._auth.stop()
-            raise
+            await send(message)
+
+        try:
+            await self._app(scope, receiving, sending)
+        except BaseException as error:
+            if handed or not isinstance(error, Exception):
+                await self._auth.stop()
+                raise
+        # What the app left unsaid.
+        if not answered:
+            await sending({"type": "lifespan.startup.complete"})
+        if answered == ["lifespan.startup.complete"]:
+            if "lifespan.shutdown" not in handed:
+                await receive()
+            await sending({"type": "lifespan.shutdown.complete"})
 
 
 async def no_app(scope: Scope, receive: Receive, send: Send) -> None:
