@@ -1,4 +1,4 @@
-"""The town that is attacked, on each database."""
+"""The town that is attacked, on each database, and a shell for real servers."""
 
 import httpx2
 import pytest
@@ -6,6 +6,9 @@ import pytest
 from keybearer import Auth
 from keybearer.operations.app import App
 from tests.attacks.town import Town, build
+from tests.cli.conftest import shell
+
+__all__ = ["shell", "town"]
 
 
 @pytest.fixture

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx2
+from sqlalchemy import Table, func, select
 
 from keybearer import Auth
-from keybearer.adapters.sql import audit
+from keybearer.adapters.sql import audit, tables
+from keybearer.domain.ports import Transaction
 from keybearer.operations.app import App
 from tests.people import log_in, make_key, person
 
@@ -58,6 +60,24 @@ class Town:
         """Everyone's events of one name."""
         found = await self.app.database.read(lambda tx: audit.newest(tx, limit=1000))
         return [each for each in found if each.event == event]
+
+    async def rows(self) -> dict[str, int]:
+        """How many rows the tables have that a stranger must not change."""
+        kept: list[Table] = [
+            tables.users, tables.sessions, tables.refresh_tokens, tables.api_keys,
+            tables.api_key_secrets, tables.service_tokens, tables.signing_keys,
+            tables.one_time_tokens,
+        ]  # fmt: skip
+
+        async def body(tx: Transaction) -> dict[str, int]:
+            counted = {}
+            for table in kept:
+                row = await tx.one(select(func.count().label("n")).select_from(table))
+                assert row is not None
+                counted[table.name] = row.n
+            return counted
+
+        return await self.app.database.read(body)
 
 
 async def build(auth: Auth, app: App, client: httpx2.AsyncClient) -> Town:

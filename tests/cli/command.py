@@ -29,6 +29,7 @@ class Shell:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.env: dict[str, str] = {}
+        self.command: list[str] = [COMMAND]
 
     def run(self, *args: str, stdin: str | None = None) -> Result:
         return CliRunner().invoke(keybearer, args, input=stdin, env=dict(self.env))
@@ -56,7 +57,7 @@ class Shell:
     def start(self, *args: str) -> "Server":
         clean = {name: value for name, value in os.environ.items() if "KEYBEARER" not in name}
         process = subprocess.Popen(
-            [COMMAND, "serve", *args],
+            [*self.command, "serve", *args],
             cwd=self.folder,
             env=clean | self.env,
             stdout=subprocess.PIPE,
