@@ -1,6 +1,7 @@
 """One HTTP request and its answer, on bare ASGI."""
 
 import json
+import math
 import os
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl, urlsplit
@@ -78,7 +79,8 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
         Failure: BODY_TOO_LARGE, as soon as that is known.
     """
     declared = header(scope, b"content-length")
-    if declared is not None and declared.isdigit() and int(declared) > MAX_BODY:
+    # By length first: Python refuses to read a number of thousands of digits.
+    if declared is not None and declared.isdigit() and _exceeds(declared.lstrip(b"0"), MAX_BODY):
         raise Failure("BODY_TOO_LARGE")
     chunks: list[bytes] = []
     size = 0
@@ -93,6 +95,10 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
         chunks.append(chunk)
         if not message.get("more_body", False):
             return b"".join(chunks)
+
+
+def _exceeds(digits: bytes, limit: int) -> bool:
+    return len(digits) > 9 or int(digits or b"0") > limit
 
 
 class ClientGone(Exception):
@@ -113,7 +119,10 @@ def read_json(scope: Scope, body: bytes) -> object:
     _check_media_type(scope, "application/json")
     try:
         value = json.loads(
-            body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
+            body.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_float=_finite,
         )
         _check_value(value, 0)
     except Failure:
@@ -124,9 +133,20 @@ def read_json(scope: Scope, body: bytes) -> object:
 
 
 def read_form(scope: Scope, body: bytes) -> dict[str, str]:
-    """The fields of a form body (RFC 7009 and RFC 7662 ask for forms)."""
+    """The fields of a form body (RFC 7009 and RFC 7662 ask for forms).
+
+    Raises:
+        Failure: UNSUPPORTED_MEDIA_TYPE, INVALID_JSON.
+    """
     _check_media_type(scope, "application/x-www-form-urlencoded")
-    return _fields(body, "INVALID_JSON", "The body must be a form, each field once, in UTF-8.")
+    try:
+        pairs = _pairs(body)
+    except ValueError:
+        pairs = []
+    fields = dict(pairs)
+    if len(fields) != len(pairs) or (body and not pairs):
+        raise Failure("INVALID_JSON", "The body must be a form, each field once, in UTF-8.")
+    return fields
 
 
 def read_query(scope: Scope, several: frozenset[str]) -> dict[str, object]:
@@ -138,8 +158,12 @@ def read_query(scope: Scope, several: frozenset[str]) -> dict[str, object]:
     raw: bytes = scope.get("query_string", b"")
     if len(raw) > MAX_QUERY:
         raise Failure("URI_TOO_LONG")
+    try:
+        pairs = _pairs(raw)
+    except ValueError:
+        raise Failure("VALIDATION_ERROR", "The query is not valid UTF-8 in %-form.") from None
     values: dict[str, object] = {}
-    for name, value in _pairs(raw):
+    for name, value in pairs:
         if name in several:
             many = values.setdefault(name, [])
             if isinstance(many, list):
@@ -151,24 +175,13 @@ def read_query(scope: Scope, several: frozenset[str]) -> dict[str, object]:
     return values
 
 
-def _fields(raw: bytes, code: str, message: str) -> dict[str, str]:
-    pairs = _pairs(raw)
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise Failure(code, message)
-    return fields
-
-
 def _pairs(raw: bytes) -> list[tuple[str, str]]:
-    try:
-        pairs = parse_qsl(
-            raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=50
-        )
-    except ValueError:
-        raise Failure("VALIDATION_ERROR", "The query is not valid UTF-8 in %-form.") from None
-    for name, value in pairs:
-        if "\0" in name or "\0" in value:
-            raise Failure("VALIDATION_ERROR", "Text must not have NUL characters.")
+    """The fields of a query or form; ValueError for what is not UTF-8, for NUL, for too many."""
+    pairs = parse_qsl(
+        raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=50
+    )
+    if any("\0" in name or "\0" in value for name, value in pairs):
+        raise ValueError("NUL")
     return pairs
 
 
@@ -188,6 +201,13 @@ def _unique(members: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(name)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("too large")  # 1e999 would come back as null
+    return number
 
 
 def _check_value(value: object, depth: int) -> None:
