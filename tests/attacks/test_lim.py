@@ -145,6 +145,63 @@ async def test_a110_the_headers_are_structured_fields_that_keep_their_word(
     assert (await ask(site, bearer(key))).status == 200
 
 
+async def test_a110_a_spent_quota_says_when_it_is_refilled(
+    town: Town, site: Any, clock: StandingClock
+) -> None:
+    key = await make(town, refill_amount=2, refill_interval=MINUTE)
+    await accepted(site, key, 2)
+    clock.advance(5 * MINUTE + 20_500)
+    assert await accepted(site, key, 2) == 2
+    for path in ("/guarded", "/api/auth/forward"):
+        refused = await ask(site, bearer(key), path=path)
+        assert (refused.status, refused.code) == (429, "USAGE_EXCEEDED")
+        assert refused.headers["retry-after"] == "40"
+        assert refused.headers["ratelimit"] == '"quota";r=0;t=40'
+        assert refused.headers["ratelimit-policy"] == '"quota";q=2;w=60'
+    clock.advance(39_499)
+    assert await accepted(site, key, 1) == 0
+    clock.advance(1)
+    assert await accepted(site, key, 2) == 2
+
+
+async def test_a110_a_quota_that_is_never_refilled_says_so(town: Town, site: Any) -> None:
+    key = await make(town, remaining=1)
+    assert await accepted(site, key, 1) == 1
+    for path in ("/guarded", "/api/auth/forward"):
+        refused = await ask(site, bearer(key), path=path)
+        assert (refused.status, refused.code) == (429, "USAGE_EXCEEDED")
+        assert refused.headers["retry-after"] == "86400"
+        assert refused.headers["ratelimit"] == '"quota";r=0'
+        assert refused.headers["ratelimit-policy"] == '"quota";q=0'
+
+
+async def test_a110_verify_tells_the_asking_app_when_to_come_again(town: Town) -> None:
+    from keybearer.operations.verify import VerifyKey
+
+    told = {}
+    for name, asked in {
+        "refilled": {"refill_interval": MINUTE, "refill_amount": 1},
+        "not": {},
+    }.items():
+        key = await make(town, remaining=0, **asked)
+        verdict = await town.auth.api.verify_api_key(VerifyKey(key=key))
+        assert verdict.error is not None
+        assert verdict.error.code == "USAGE_EXCEEDED"
+        told[name] = verdict.error.details
+    assert told == {"refilled": {"tryAgainIn": MINUTE}, "not": None}
+
+
+async def test_a110_too_many_log_ins_say_when_to_come_again(town: Town) -> None:
+    for _ in range(20):
+        refused = await town.post("/login", email="u1@example.com", password="wrong")
+        if refused.status_code == 429:
+            break
+    assert refused.json()["code"] == "TOO_MANY_ATTEMPTS"
+    wait = refused.headers["retry-after"]
+    assert refused.headers["ratelimit"] == f'"attempts";r=0;t={wait}'
+    assert refused.headers["ratelimit-policy"] == f'"attempts";q=1;w={wait}'
+
+
 async def test_a112_one_keys_limit_is_not_anothers(town: Town, site: Any) -> None:
     first, second = await limited(town, 1, MINUTE), await limited(town, 1, MINUTE)
     assert await accepted(site, first, 3) == 1

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from keybearer.domain.limits import MAX_AMOUNT, SlidingWindow, rate_limit_headers, refill
+from keybearer.domain.limits import (
+    MAX_AMOUNT,
+    SlidingWindow,
+    rate_limit_headers,
+    refill,
+    until_refill,
+)
 
 NOW = 1_795_479_000_000
 HOUR = 3_600_000
@@ -416,6 +422,20 @@ def test_refills_stay_on_schedule_and_come_once_per_interval(
     assert filled <= (now - NOW) // interval
 
 
+@given(st.integers(1, 10_000), st.integers(-20_000, 50_000), st.none() | st.integers(0, 9))
+def test_the_time_until_a_refill_is_the_first_at_which_it_comes(
+    interval: int, later: int, refilled: int | None
+) -> None:
+    last, now = None if refilled is None else NOW + refilled * interval, NOW + later
+    _, at = refill(0, 1, interval, last, NOW, now)
+    wait = until_refill(interval, at, NOW, now)
+    assert wait > 0
+    assert refill(0, 1, interval, at, NOW, now + wait - 1) == (0, at)
+    assert refill(0, 1, interval, at, NOW, now + wait)[0] == 1
+    # A record that is some refills old says the same.
+    assert until_refill(interval, last, NOW, now) == wait
+
+
 # --------------------------------------------------------------------------------- headers
 
 
@@ -439,6 +459,10 @@ def test_headers_are_structured_fields(
     arguments: tuple[str, int, int, int, int], expected: tuple[str, str]
 ) -> None:
     assert rate_limit_headers(*arguments) == expected
+
+
+def test_what_never_comes_again_has_no_time() -> None:
+    assert rate_limit_headers("quota", 0, None, 0, None) == ('"quota";r=0', '"quota";q=0')
 
 
 @pytest.mark.parametrize("name", ["a\nb", "é", "a\x7f"])

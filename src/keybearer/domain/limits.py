@@ -215,8 +215,20 @@ def refill(  # noqa: PLR0917 -- the order of a key's record
     return refill_amount, anchor + passed * refill_interval_ms
 
 
+def until_refill(
+    refill_interval_ms: int, last_refill_at: int | None, created_at: int, now: int
+) -> int:
+    """Milliseconds until the next refill on the schedule of `refill`, 1 or more.
+
+    A `last_refill_at` that is some refills old gives the same: the schedule does not move.
+    """
+    anchor = created_at if last_refill_at is None else last_refill_at
+    passed = max(0, (now - anchor) // refill_interval_ms)
+    return anchor + (passed + 1) * refill_interval_ms - now
+
+
 def rate_limit_headers(
-    name: str, maximum: int, window_ms: int, remaining: int, reset_ms: int
+    name: str, maximum: int, window_ms: int | None, remaining: int, reset_ms: int | None
 ) -> tuple[str, str]:
     """The values of `RateLimit` and `RateLimit-Policy`, in this order.
 
@@ -224,14 +236,18 @@ def rate_limit_headers(
         RateLimit-Policy: "default";q=100;w=60
 
     Structured fields (RFC 9651) as draft-ietf-httpapi-ratelimit-headers-10 has them: a List of
-    one String with integer parameters. Seconds are rounded up; `w` is at least 1.
+    one String with integer parameters. Seconds are rounded up; `w` is at least 1. A quota that
+    never comes again has neither `t` nor `w`.
     """
     if not (name.isascii() and name.isprintable()):
         raise ValueError("The name of a rate limit is printing ASCII.")
     item = '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    left, reset = _integer(remaining), _integer(_seconds(reset_ms))
-    quota, window = _integer(maximum), _integer(max(1, _seconds(window_ms)))
-    return f"{item};r={left};t={reset}", f"{item};q={quota};w={window}"
+    state, policy = f"{item};r={_integer(remaining)}", f"{item};q={_integer(maximum)}"
+    if reset_ms is not None:
+        state += f";t={_integer(_seconds(reset_ms))}"
+    if window_ms is not None:
+        policy += f";w={_integer(max(1, _seconds(window_ms)))}"
+    return state, policy
 
 
 def _seconds(ms: int) -> int:

@@ -103,8 +103,8 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
     Attributes:
         code: a name of `keybearer.domain.errors.PROBLEMS`.
         needed: the permissions that the endpoint asks for, where they were missing.
-        retry_after_ms: milliseconds until a retry can succeed, for 429.
-        limit: the key's rate limit, for 429.
+        retry_after_ms: milliseconds until a retry can succeed, for 429; None for never.
+        limit: the key's rate limit, or what its quota is refilled with and how often, for 429.
         id: the key or session that the credential belongs to, when it is ours.
     """
 

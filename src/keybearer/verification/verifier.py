@@ -24,7 +24,8 @@ from keybearer.domain.credentials import (
     well_formed,
 )
 from keybearer.domain.judgement import judge
-from keybearer.domain.model import ANONYMOUS, Grant, Kind, Refusal, Session, Verdict
+from keybearer.domain.limits import until_refill
+from keybearer.domain.model import ANONYMOUS, Grant, Kind, RateLimit, Refusal, Session, Verdict
 from keybearer.domain.ports import Clock
 from keybearer.verification.cache import ENTRY_LIFE_MS, Cache, Entry
 from keybearer.verification.coherence import Lease
@@ -252,7 +253,7 @@ class Verifier:
             if remaining is None and grant.limit is not None:
                 self.limiter.window(grant.id, grant.limit, now).give_back(now, cost)
         if remaining is None:
-            return None, Refusal(code="USAGE_EXCEEDED", id=grant.id)
+            return None, _spent(grant, now)
         return remaining, None
 
     # --- when the cache has no answer ---
@@ -331,6 +332,21 @@ def session_of(grant: Grant) -> Session:
         expires_at=grant.expires_at,
         authenticated_at=grant.authenticated_at,
         replaced=grant.usable_until is not None,
+    )
+
+
+def _spent(grant: Grant, now: int) -> Refusal:
+    """A quota with too little left, and when it is refilled, if ever."""
+    key = grant.record
+    if key is None or key.refill_amount is None or key.refill_interval_ms is None:
+        return Refusal(code="USAGE_EXCEEDED", id=grant.id)
+    return Refusal(
+        code="USAGE_EXCEEDED",
+        retry_after_ms=until_refill(
+            key.refill_interval_ms, key.last_refill_at, key.created_at, now
+        ),
+        limit=RateLimit(maximum=key.refill_amount, window_ms=key.refill_interval_ms),
+        id=grant.id,
     )
 
 

@@ -19,6 +19,8 @@ _EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 _OVERLOADED = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
 _DOCS = "/api/auth/docs#problem-"
 _ANONYMOUS = "UNAUTHORIZED"
+_POLICIES = {"USAGE_EXCEEDED": "quota", "TOO_MANY_ATTEMPTS": "attempts"}
+_DAY_SECONDS = 86_400
 
 
 class ProblemAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,14 +133,21 @@ def _challenge(code: str, message: str, *, scope: str | None = None) -> tuple[by
 
 
 def _limit_headers(failure: Failure, extra: dict[str, object]) -> RawHeaders:
-    wait = failure.retry_after_ms
-    headers: RawHeaders = []
-    limit = extra.pop("limit", None)
-    policy = "quota" if failure.code == "USAGE_EXCEEDED" else "default"
+    """Which policy was violated, and when to come again.
+
+    Attempts have no fixed window: after the wait there is one. A quota that nobody refills says
+    nothing of a time; who asks by `Retry-After` all the same asks once a day.
+    """
+    policy = _POLICIES.get(failure.code, "default")
     extra["violated-policies"] = [policy]
-    if wait is not None:
-        headers.append((b"retry-after", str(-(-wait // 1000)).encode()))
-        if isinstance(limit, dict):
-            state, rule = rate_limit_headers(policy, limit["max"], limit["window"], 0, wait)
-            headers += [(b"ratelimit", state.encode()), (b"ratelimit-policy", rule.encode())]
-    return headers
+    wait, limit = failure.retry_after_ms, extra.pop("limit", None)
+    if isinstance(limit, dict):
+        maximum, window = limit["max"], limit["window"]
+    else:
+        maximum, window = int(wait is not None), wait
+    state, rule = rate_limit_headers(policy, maximum, window, 0, wait)
+    return [
+        (b"retry-after", str(_DAY_SECONDS if wait is None else -(-wait // 1000)).encode()),
+        (b"ratelimit", state.encode()),
+        (b"ratelimit-policy", rule.encode()),
+    ]
