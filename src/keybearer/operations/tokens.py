@@ -39,7 +39,13 @@ _MAX_TOKEN = 8_192
 
 Token = Annotated[str, msgspec.Meta(min_length=1, max_length=_MAX_TOKEN)]
 # Not `$`, which Python also finds before a line end.
-ClientId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,64}(?![\s\S])")]
+ClientId = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[A-Za-z0-9._-]{1,64}(?![\s\S])",
+        description="1 to 64 letters, digits, dots, underscores or hyphens",
+    ),
+]
 
 
 class Login(Input, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from keybearer.domain.networks import client_address
 from keybearer.settings import Settings
 from keybearer.verification.presented import user_agent
 from keybearer.web.problem import ProblemAnswer, RawHeaders
+from keybearer.web.sentences import refusal_of
 
 MAX_BODY = 65_536
 MAX_QUERY = 8_192
@@ -169,7 +170,7 @@ def read_query(scope: Scope, several: frozenset[str]) -> dict[str, object]:
             if isinstance(many, list):
                 many.append(value)
         elif name in values:
-            raise Failure("VALIDATION_ERROR", "A query parameter stands there twice.")
+            raise Failure("VALIDATION_ERROR", f"{name[:64]} may stand in the query once only.")
         else:
             values[name] = value
     return values
@@ -234,14 +235,12 @@ def convert(value: object, type_: type[Any], *, strict: bool) -> Any:
     """A value as a struct.
 
     Raises:
-        Failure: UNKNOWN_FIELD, VALIDATION_ERROR, with a sentence that names the place.
+        Failure: UNKNOWN_FIELD, VALIDATION_ERROR, with a sentence that says what is right.
     """
     try:
         return msgspec.convert(value, type_, strict=strict)
     except msgspec.ValidationError as error:
-        text = str(error)
-        code = "UNKNOWN_FIELD" if text.startswith("Object contains unknown") else "VALIDATION_ERROR"
-        raise Failure(code, f"{text}."[:300]) from None
+        raise refusal_of(error, type_, texts=not strict) from None
 
 
 # --- who may send what ----------------------------------------------------------------------
