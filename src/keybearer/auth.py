@@ -21,7 +21,7 @@ from keybearer.adapters.sql.database import migrate, open_database, versions
 from keybearer.adapters.sql.serving import ServingLock
 from keybearer.adapters.sql.sqlite import SqliteDatabase
 from keybearer.api import Api
-from keybearer.domain.credentials import PepperRing
+from keybearer.domain.credentials import PepperRing, guessable
 from keybearer.domain.errors import Misuse, Unavailable
 from keybearer.domain.ids import new_id
 from keybearer.domain.model import Role
@@ -374,6 +374,8 @@ def _secrets(settings: Settings) -> Sequence[str]:
         raise Misuse(f"{file} cannot be read or made ({error.strerror})") from None
     if not kept:
         raise Misuse(f"{file} is empty: put the secret back from your backup")
+    if any(guessable(secret) for secret in kept):
+        raise Misuse(f"{file} must hold random bytes: openssl rand -base64 48")
     return kept
 
 

@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 from dotenv import dotenv_values
 
+from keybearer.domain.credentials import guessable
 from keybearer.domain.durations import parse_duration, parse_rate
 from keybearer.domain.errors import Misuse
 from keybearer.domain.model import RateLimit
@@ -239,7 +240,8 @@ def _rate(text: str) -> RateLimit | None:
 def _secret(text: str) -> tuple[str, ...]:
     secrets = _words(text)
     for secret in secrets:
-        if not secret.isprintable() or len(secret.encode()) < 32 or len(set(secret)) < 8:
+        long = secret.isprintable() and len(secret.encode()) >= 32 and len(set(secret)) >= 8
+        if not long or guessable(secret):
             raise ValueError("takes 32 random bytes or more: openssl rand -base64 48")
     return secrets
 

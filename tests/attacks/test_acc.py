@@ -1,14 +1,29 @@
-"""Sign-up, login, verification and passwords, attacked (security rows A131 to A160)."""
+"""Sign-up, login, verification and passwords, attacked (security rows A131 to A163).
+
+Nobody changes an address, so A133 and A159 ask that there is no way to: neither a path nor a field.
+"""
 
 import asyncio
+import os
+from base64 import b64encode
 from collections.abc import AsyncIterator
+from pathlib import Path
 
+import httpx2
 import msgspec
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select
 
+from keybearer import Auth, Misuse
 from keybearer.adapters.passwords import Cost, Hasher
-from keybearer.adapters.sql.tables import throttles, users
+from keybearer.adapters.sql.tables import (
+    api_keys,
+    refresh_tokens,
+    service_tokens,
+    sessions,
+    throttles,
+    users,
+)
 from keybearer.domain.errors import Failure
 from keybearer.domain.model import Session, User
 from keybearer.operations.accounts import (
@@ -31,7 +46,10 @@ from keybearer.operations.recovery import (
     request_password_reset,
     reset_password,
 )
+from keybearer.web.mount import no_app
+from tests.attacks.town import Town, is_problem
 from tests.operations.house import OTHER, PASSWORD, START, House, open_house
+from tests.people import SECRET
 
 ANN = "ann@example.com"
 
@@ -336,6 +354,28 @@ async def test_a158_a_password_is_changed_with_the_current_one_alone(house: Hous
     assert await house.live_sessions(ann) == {session.id}
 
 
+async def test_a133_no_path_changes_an_address_and_none_tells_who_has_one(town: Town) -> None:
+    for path in ("/change-email", "/update-email", "/change-email/confirm", "/email/change"):
+        answers = [
+            await town.post(path, town.t1, newEmail=address, email=address)
+            for address in ("u2@example.com", "free@example.com")
+        ]
+        told = [{**answer.json(), "requestId": ""} for answer in answers]
+        assert all(is_problem(answer, 404, "NOT_FOUND") for answer in answers)
+        assert told[0] == told[1]
+    assert [each.path for each in town.auth.operations if "change-email" in each.path] == []
+
+
+async def test_a159_an_address_stays_whoever_asks_to_change_it(town: Town) -> None:
+    for field in ("email", "newEmail", "emailVerified"):
+        for value in ("u2@example.com", "free@example.com", None):
+            answer = await town.post("/update-user", town.t1, **{field: value, "name": "New"})
+            assert is_problem(answer, 400, "UNKNOWN_FIELD"), field
+    user = (await town.get("/get-session", town.t1)).json()["user"]
+    assert (user["email"], user["name"]) == ("u1@example.com", "Ada")
+    assert await town.events("user.updated") == []
+
+
 @pytest.mark.parametrize("field", ["role", "emailVerified", "id", "permissions", "isAdmin"])
 def test_a160_nobody_signs_up_with_more_than_is_asked_for(field: str) -> None:
     asked = {"name": "Ann", "email": ANN, "password": PASSWORD, field: "admin"}
@@ -358,3 +398,74 @@ async def test_the_table_of_attempts_names_nobody(house: House) -> None:
     for row in await house.rows(select(throttles.c.bucket)):
         assert len(bytes(row.bucket)) == 32
         assert b"ann" not in bytes(row.bucket)
+
+
+async def test_a163_a_fresh_install_knows_nobody(ready_url: str) -> None:
+    auth = Auth(ready_url, secret=SECRET, token_management=True)
+    async with auth.lifespan():
+        found = await auth.running()
+        for table in (users, api_keys, service_tokens, sessions, refresh_tokens):
+            statement = select(func.count().label("n")).select_from(table)
+            row = await found.database.read(lambda tx, s=statement: tx.one(s))  # type: ignore[misc]
+            assert row is not None
+            assert row.n == 0, table.name
+        site = auth.mount(no_app)
+        transport = httpx2.ASGITransport(app=site, client=("127.0.0.1", 50000))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            for name in ("admin", "root", "keybearer", "test"):
+                asked = {"email": f"{name}@example.com", "password": name}
+                answer = await client.post("/api/auth/login", json=asked)
+                assert is_problem(answer, 401, "INVALID_EMAIL_OR_PASSWORD")
+
+
+async def test_a163_each_install_has_a_secret_of_its_own(tmp_path: Path) -> None:
+    made = []
+    for name in ("one", "two"):
+        auth = Auth(f"sqlite:///{tmp_path / name}.db", accounts=False)
+        async with auth.lifespan():
+            file = tmp_path / f"{name}.db-secret"
+            assert file.stat().st_mode & 0o777 == 0o600
+            made.append(file.read_text().strip())
+    assert made[0] != made[1]
+    assert {len(bytes.fromhex(each)) for each in made} == {48}
+    with pytest.raises(Misuse, match="SECRET"):
+        Auth("postgresql://nobody@127.0.0.1:9/keybearer")
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "short",
+        "x" * 64,
+        "ab" * 32,
+        "0123456789" * 4,
+        "12345678901234567890123456789012",
+        "0123456789abcdef0123456789abcdef",
+        "abcdefghijklmnopqrstuvwxyz123456",
+        "change-me-change-me-change-me-change-me",
+        "changeme-to-32-bytes-of-randomness",
+        "your-secret-key-of-at-least-32-bytes",
+        "better-auth-secret-12345678901234567890",
+        "replace-this-with-openssl-rand-base64-48",
+        "EXAMPLE-KEY-0d41-not-for-production-use",
+        f"{SECRET},change-me-change-me-change-me-change-me",
+    ],
+)
+async def test_a163_no_server_starts_with_a_weak_or_example_secret(
+    secret: str, tmp_path: Path
+) -> None:
+    with pytest.raises(Misuse, match="openssl rand -base64 48") as told:
+        Auth(f"sqlite:///{tmp_path}/k.db", secret=secret)
+    assert secret not in str(told.value)
+    (tmp_path / "k.db-secret").write_text(secret.replace(",", "\n"))
+    (tmp_path / "k.db-secret").chmod(0o600)
+    auth = Auth(f"sqlite:///{tmp_path}/k.db")
+    with pytest.raises(Misuse, match="openssl rand -base64 48"):
+        await auth.start()
+
+
+def test_a163_random_secrets_are_taken() -> None:
+    for _ in range(300):
+        raw = os.urandom(48)
+        for secret in (raw.hex(), raw[:16].hex(), b64encode(raw).decode(), raw[:24].hex().upper()):
+            assert Auth("sqlite:///k.db", secret=secret).settings.secret == (secret,)

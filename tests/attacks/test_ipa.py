@@ -13,6 +13,12 @@ from tests.attacks.town import Town, is_problem
 from tests.people import SECRET, StandingClock
 
 INSIDE, OUTSIDE = "203.0.113.7", "198.51.100.1"
+OTHER_NAMES = [
+    *(b"x-real-ip", b"forwarded", b"true-client-ip", b"cf-connecting-ip", b"x-client-ip"),
+    *(b"x_forwarded_for", b"x-forwarded", b"forwarded-for", b"x-cluster-client-ip", b"via"),
+    *(b"x-original-forwarded-for", b"x-envoy-external-address", b"fastly-client-ip"),
+]
+"""Where other proxies put the client's address; nothing of it is read."""
 
 
 @pytest.fixture
@@ -33,21 +39,62 @@ async def status(site: Any, key: str, peer: str | None, *headers: tuple[bytes, b
     return (await ask(site, [*bearer(key), *headers], client=client)).status
 
 
-async def test_a116_a117_the_peer_decides(town: Town, site: Any) -> None:
+async def record_of(town: Town, key: str) -> dict[str, Any]:
+    """The key's record, as its owner sees it; found by what is shown of the key."""
+    listed = (await town.get("/api-key/list", town.t1)).json()["apiKeys"]
+    (found,) = [each for each in listed if key.startswith(each["start"])]
+    return dict(found)
+
+
+async def test_a116_from_an_allowed_address_a_key_works(town: Town, site: Any) -> None:
     key = await bound_key(town)
     assert await status(site, key, INSIDE) == 200
+    assert (await record_of(town, key))["lastUsedIp"] == INSIDE
+
+
+async def test_a117_from_another_address_it_is_refused_and_counted(town: Town, site: Any) -> None:
+    key = await bound_key(town)
     refused = await ask(site, bearer(key), client=(OUTSIDE, 1))
     assert (refused.status, refused.code) == (403, "IP_NOT_ALLOWED")
+    before = await record_of(town, key)
+    assert (before["lastRequest"], before["lastUsedIp"], before["requestCount"]) == (None, None, 0)
+    usage = await town.get("/api-key/usage", town.t1, keyId=before["id"])
+    assert usage.json()["total"] == {"IP_NOT_ALLOWED": 1}
 
 
-async def test_a118_a121_nobody_talks_himself_inside(town: Town, site: Any) -> None:
+async def test_a117_the_trail_names_the_peer_and_not_what_it_says_of_itself(
+    town: Town, site: Any
+) -> None:
     key = await bound_key(town)
-    for name in (
-        *(b"x-forwarded-for", b"x-real-ip", b"forwarded", b"true-client-ip", b"cf-connecting-ip"),
-        *(b"x-client-ip", b"x_forwarded_for", b"x-forwarded", b"forwarded-for"),
-    ):
-        for value in (INSIDE.encode(), b"for=" + INSIDE.encode()):
+    forged: RawHeaders = [(b"x-forwarded-for", b"192.0.2.99"), (b"x-real-ip", b"192.0.2.99")]
+    headers = [*bearer(key), (b"content-type", b"application/json"), *forged]
+    path = "/api/auth/api-key/revoke-self"
+    refused = await ask(site, headers, path=path, method="POST", client=(OUTSIDE, 1))
+    assert (refused.status, refused.code) == (403, "IP_NOT_ALLOWED")
+    assert await town.events("key.revoked") == []
+    ended = await ask(site, headers, path=path, method="POST", client=(INSIDE, 1))
+    assert ended.status == 200
+    assert [event.ip for event in await town.events("key.revoked")] == [INSIDE]
+
+
+async def test_a118_nobody_talks_himself_inside(town: Town, site: Any) -> None:
+    key = await bound_key(town)
+    for value in (INSIDE, f"{INSIDE}, {OUTSIDE}", f"{OUTSIDE}, {INSIDE}", "::ffff:" + INSIDE):
+        assert await status(site, key, OUTSIDE, (b"x-forwarded-for", value.encode())) == 403
+
+
+async def test_a121_no_other_header_says_who_calls(town: Town, site: Any) -> None:
+    key = await bound_key(town)
+    for name in OTHER_NAMES:
+        for value in (
+            INSIDE.encode(),
+            b"for=" + INSIDE.encode(),
+            b'for="' + INSIDE.encode() + b'"',
+        ):
             assert await status(site, key, OUTSIDE, (name, value)) == 403, name
+            assert await status(site, key, INSIDE, (name, OUTSIDE.encode())) == 200, name
+            twice = ((b"x-forwarded-for", INSIDE.encode()), (name, value), (name, value))
+            assert await status(site, key, OUTSIDE, *twice) == 403, name
 
 
 async def test_a122_mapped_addresses_are_the_same(town: Town, site: Any) -> None:
@@ -79,6 +126,28 @@ def test_a124_whom_to_believe_is_never_everyone(trusted: str) -> None:
 async def test_a125_without_a_peer_a_bound_key_is_refused(town: Town, site: Any) -> None:
     assert await status(site, await bound_key(town), None) == 403
     assert await status(site, await bound_key(town), "/run/app.sock") == 403
+
+
+async def test_a121_behind_a_trusted_proxy_one_header_counts_joined_in_its_order(
+    ready_url: str, clock: StandingClock
+) -> None:
+    auth = Auth(ready_url, secret=SECRET, trusted_proxies="10.0.0.0/8", accounts=False, clock=clock)
+    async with auth.lifespan():
+        asked = CreateKey(user_id="u", ip_allow=["203.0.113.0/24"])
+        key = (await auth.api.create_api_key(asked)).key or ""
+        site = guarded_app(auth)
+
+        async def forwarded(*values: str, name: bytes = b"x-forwarded-for") -> int:
+            headers: RawHeaders = [(name, value.encode()) for value in values]
+            return await status(site, key, "10.0.0.1", *headers)
+
+        # The last one that no proxy of ours has is who calls, over however many headers.
+        for values in ((OUTSIDE, INSIDE), (OUTSIDE, f"{INSIDE}, 10.1.1.1"), (INSIDE, "10.1.1.1")):
+            assert await forwarded(*values) == 200, values
+        for values in ((INSIDE, OUTSIDE), (f"{INSIDE}, {INSIDE}", OUTSIDE), (INSIDE, "garbage")):
+            assert await forwarded(*values) == 403, values
+        for name in OTHER_NAMES:
+            assert await forwarded(INSIDE, name=name) == 403, name
 
 
 async def test_behind_a_trusted_proxy_the_first_untrusted_hop_is_the_client(

@@ -79,7 +79,7 @@ def test_without_the_extra_one_line_says_what_to_install() -> None:
 def test_what_is_wrong_is_one_line_and_exit_code_1(
     shell: Shell, variable: str, value: str, args: tuple[str, ...]
 ) -> None:
-    shell.env = {"KEYBEARER_SECRET": "0123456789abcdefghijklmnopqrstuv", variable: value}
+    shell.env = {"KEYBEARER_SECRET": "9bT4xK2vQ7mZ1rW5nH8cJ3pL6sD0yF4g", variable: value}
     result = shell.run(*args)
     assert result.exit_code == 1
     assert "Traceback" not in result.output

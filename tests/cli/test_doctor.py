@@ -63,12 +63,17 @@ def test_files_that_others_may_read_fail(shell: Shell) -> None:
     [
         (SECRET, "ok"),
         (f"{SECRET},{SECRET[::-1]}", "ok"),
-        ("change-me-change-me-change-me-change-me", "warn"),
+        ("an-old-oak-and-an-old-door-and-an-old-road", "warn"),
     ],
 )
 def test_a_secret_of_words_is_warned_of(shell: Shell, secret: str, state: str) -> None:
     shell.env["KEYBEARER_SECRET"] = secret
     assert states(shell)["secret"] == state
+
+
+def test_an_example_of_a_secret_fails(shell: Shell) -> None:
+    shell.env["KEYBEARER_SECRET"] = "change-me-change-me-change-me-change-me"
+    assert states(shell)["settings"] == "fail"
 
 
 def test_a_changed_trail_fails(shell: Shell) -> None:

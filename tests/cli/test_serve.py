@@ -140,7 +140,7 @@ def test_a_wrong_setting_is_one_line(shell: Shell, variable: str, value: str, na
 def test_an_unmigrated_postgresql_says_what_to_run(shell: Shell, fresh_postgres: str) -> None:
     shell.env |= {
         "KEYBEARER_DATABASE_URL": fresh_postgres,
-        "KEYBEARER_SECRET": "0123456789abcdefghijklmnopqrstuv",
+        "KEYBEARER_SECRET": "9bT4xK2vQ7mZ1rW5nH8cJ3pL6sD0yF4g",
     }
     assert "run `keybearer migrate`" in refused(shell, "--port", "0")
     shell.ok("migrate")

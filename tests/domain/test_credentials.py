@@ -1,5 +1,6 @@
 """Secrets are minted, read and digested; what is not ours is told without a look-up."""
 
+import hashlib
 import os
 import zlib
 from base64 import b64encode
@@ -20,6 +21,7 @@ from keybearer.domain.credentials import (
     base62,
     checksum,
     derive,
+    guessable,
     mint,
     mint_link_token,
     mint_session_token,
@@ -423,3 +425,31 @@ def test_a_refresh_tokens_parts_are_a_value() -> None:
     assert RefreshToken(family="a", generation=1, mac=b"") == RefreshToken(
         family="a", generation=1, mac=b""
     )
+
+
+# --- a SECRET that anybody would try --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "x" * 40,
+        "ab" * 20,
+        "0123456789" * 4,
+        "abcdefghijklmnopqrstuvwxyz123456",
+        "ZYX-my-0123456789-of-something-xyz",
+        "change-me-change-me-change-me-change-me",
+        "Change_Me!-3f8Qw1Zr5Tk9Lm2Nx7Vb4",
+        "your-secret-3f8Qw1Zr5Tk9Lm2Nx7Vb4",
+        "an EXAMPLE 3f8Qw1Zr5Tk9Lm2Nx7Vb4",
+    ],
+)
+def test_examples_repetitions_and_counted_rows_are_guessable(secret: str) -> None:
+    assert guessable(secret)
+
+
+@given(st.binary(min_size=24, max_size=64))
+def test_random_bytes_are_not_guessable_in_any_spelling(raw: bytes) -> None:
+    digest = hashlib.sha512(raw).digest()
+    for text in (digest.hex(), digest[:16].hex(), b64encode(digest).decode()):
+        assert not guessable(text)

@@ -18,6 +18,7 @@ import hmac
 import zlib
 from base64 import b64encode
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import msgspec
 
@@ -184,6 +185,31 @@ def derive(secret: bytes) -> Pepper:
         signing_secret=key("signing"),
         flash_key=key("flash"),
     )
+
+
+_EXAMPLES = (
+    *("changeme", "changethis", "replacethis", "replaceme", "yoursecret", "supersecret"),
+    *("example", "placeholder", "betterauthsecret"),
+)
+_LONGEST_COUNT = 8
+
+
+def guessable(secret: str) -> bool:
+    """Whether a SECRET is one that anybody would try: an example, a repetition, a counted row.
+
+    It knows no words beyond those of examples: `doctor` warns of what looks like words.
+    """
+    letters = "".join(filter(str.isalnum, secret.lower()))
+    if any(example in letters for example in _EXAMPLES):
+        return True
+    if any(secret[unit:] == secret[:-unit] for unit in range(1, len(secret) // 2 + 1)):
+        return True
+    counted = 1
+    for before, after in pairwise(secret.encode()):
+        counted = counted + 1 if after == before + 1 else 1
+        if counted > _LONGEST_COUNT:
+            return True
+    return False
 
 
 class PepperRing:
