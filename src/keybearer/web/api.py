@@ -1,6 +1,6 @@
 """Operations become ASGI routes: who may, what came in, what goes out.
 
-management off?  ->  404          before anything else, so that nothing shows it exists
+management off?  ->  404          it has no routes, so that nothing shows it exists
 another site?    ->  403          cookies, log-ins
 who calls?       ->  400 401 403 429
 what is asked?   ->  400 413 415  after who, so that strangers learn no field names
@@ -47,6 +47,8 @@ def routes(operations: Iterable[Operation[Any, Any]], app: App, base: str) -> li
     """One route for each operation and each of its other names."""
     by_path: dict[str, dict[str, Endpoint]] = {}
     for declared in operations:
+        if declared.management and not app.settings.token_management:
+            continue  # not even 405 for another method
         endpoint = Endpoint(declared, app)
         for method, path in ((declared.method, declared.path), *declared.aliases):
             by_path.setdefault(path, {})[method] = endpoint
@@ -116,8 +118,6 @@ class Endpoint:
         self, scope: Scope, receive: Receive, told: RequestFacts
     ) -> tuple[int, bytes, RawHeaders]:
         declared, app = self.operation, self._app
-        if declared.management and not app.settings.token_management:
-            raise Failure("NOT_FOUND")
         caller, verdict = await self._caller(scope, told)
         asked = await self._asked(scope, receive)
         call = Call(app=app, caller=caller, facts=told, now=app.clock.now(), verdict=verdict)
