@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import insert, select
 
 from keybearer.adapters.passwords import Cost, Hasher
-from keybearer.adapters.sql import audit, keys, outbox
+from keybearer.adapters.sql import audit, keys
 from keybearer.adapters.sql.database import migrate, open_database
 from keybearer.adapters.sql.outbox import Letter
 from keybearer.adapters.sql.tables import api_keys, sessions, users
@@ -20,6 +20,7 @@ from keybearer.domain.credentials import PepperRing
 from keybearer.domain.ids import RANDOM_BYTES
 from keybearer.domain.model import ANONYMOUS, ANYONE, Anonymous, Key, RequestFacts, Session, User
 from keybearer.domain.ports import Row, Transaction
+from keybearer.operations import outbox
 from keybearer.operations.app import App
 from keybearer.operations.declaration import Call
 from keybearer.settings import load
@@ -165,10 +166,7 @@ class House:
     async def letters(self) -> list[Letter]:
         """What was mailed, oldest first."""
 
-        async def body(tx: Transaction) -> list[Letter]:
-            return await outbox.recent(tx, limit=200)
-
-        return (await self.app.database.read(body))[::-1]
+        return (await outbox.recent(self.app, limit=200))[::-1]
 
     async def subjects(self) -> list[str]:
         return [letter.subject for letter in await self.letters()]

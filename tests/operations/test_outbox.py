@@ -4,13 +4,18 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import text
 
 from keybearer.adapters.mail import Mail, MailFailed
+from keybearer.adapters.sql import outbox as sql
 from keybearer.adapters.sql.outbox import Letter
+from keybearer.domain.credentials import PepperRing
 from keybearer.domain.errors import Unavailable
+from keybearer.domain.jwt import seal
 from keybearer.domain.ports import Transaction
 from keybearer.operations import outbox
 from tests.operations.house import House, open_house
+from tests.people import SECRET
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
@@ -173,3 +178,42 @@ async def test_a_lost_database_is_waited_out(
 
     await outbox.deliver(replace(house.app, database=Lost()), Post())  # type: ignore[arg-type]
     assert [record.message for record in caplog.records] == ["mail.waiting"]
+
+
+async def stored(house: House) -> str:
+    (letter,) = await house.app.database.read(lambda tx: sql.recent(tx, limit=2))
+    return letter.text
+
+
+async def test_a_text_is_sealed_while_it_waits_and_outlives_a_rotated_secret(house: House) -> None:
+    await put(house)
+    assert "link" not in await stored(house)
+    old = house.app.ring
+    house.app = replace(house.app, ring=PepperRing([b"n" * 32, SECRET.encode()]))
+    assert old.newest.id != house.app.ring.newest.id
+    post = Post()
+    await outbox.deliver(house.app, post)
+    assert [mail.text for mail in post.taken] == ["the link"]
+
+
+async def test_a_text_whose_secret_is_gone_is_given_up(house: House) -> None:
+    await put(house)
+    house.app = replace(house.app, ring=PepperRing([b"n" * 32]))
+    post = Post()
+    await outbox.deliver(house.app, post)
+    letter = await only(house)
+    assert post.taken == []
+    assert (letter.text, letter.next_attempt_at) == ("", None)
+    assert letter.error == "sealed with a SECRET that is gone"
+
+
+async def test_a_seal_of_another_use_is_never_mailed(house: House) -> None:
+    """Who may write to the database must not get a signing key sent to them."""
+    await put(house)
+    key = seal(house.app.ring.newest.signing_secret, "a signing key")
+    await house.app.database.write(
+        lambda tx: tx.run(text("UPDATE outbox SET text = :key"), key=key)
+    )
+    post = Post()
+    await outbox.deliver(house.app, post)
+    assert post.taken == []

@@ -6,17 +6,25 @@
 
 No request waits for a mail server, and none tells by its time whether a mail was written. A
 claim ends by itself: when the process dies between sending and noting it, the mail goes twice.
+
+Texts hold links, and links are secrets: they are sealed under SECRET, as a copy of the database
+or its write-ahead log keeps what was emptied since.
 """
 
 import asyncio
+import hmac
 import logging
 from functools import partial
 from typing import Protocol
 
+import msgspec
+
 from keybearer.adapters.mail import Mail, MailFailed
 from keybearer.adapters.sql import outbox
 from keybearer.adapters.sql.outbox import Letter
+from keybearer.domain.credentials import PepperRing
 from keybearer.domain.errors import Unavailable
+from keybearer.domain.jwt import SealBroken, seal, unseal
 from keybearer.domain.ports import Transaction
 from keybearer.operations.app import App
 from keybearer.operations.declaration import Call
@@ -50,7 +58,7 @@ async def put(call: Call, tx: Transaction, mail: Mail) -> None:
             id=call.app.new_id(call.now),
             recipient=mail.to,
             subject=mail.subject,
-            text=mail.text,
+            text=seal(_secrets(call.app.ring)[0], mail.text),
             created_at=call.now,
             next_attempt_at=call.now,
             attempts=0,
@@ -85,7 +93,8 @@ async def deliver_due(app: App, sender: Sender) -> int:
 
 async def recent(app: App, *, limit: int = 50) -> list[Letter]:
     """The newest mails with their texts, where mail is only printed: for `/dev/outbox`."""
-    return await app.database.read(partial(outbox.recent, limit=limit))
+    letters = await app.database.read(partial(outbox.recent, limit=limit))
+    return [msgspec.structs.replace(each, text=_opened(app, each) or "") for each in letters]
 
 
 async def sweep(app: App) -> int:
@@ -102,9 +111,12 @@ async def sweep(app: App) -> int:
 
 
 async def _send(app: App, sender: Sender, letter: Letter) -> None:
-    mail = Mail(to=letter.recipient, subject=letter.subject, text=letter.text)
+    text = _opened(app, letter)
     failure: MailFailed | None = None
     try:
+        if text is None:
+            raise MailFailed("sealed with a SECRET that is gone", permanent=True)
+        mail = Mail(to=letter.recipient, subject=letter.subject, text=text)
         await asyncio.to_thread(sender.send, mail)
     except MailFailed as failed:
         failure = failed
@@ -126,6 +138,21 @@ async def _send(app: App, sender: Sender, letter: Letter) -> None:
     if failure is not None:
         event = "mail.delayed" if again_at is not None else "mail.given_up"
         log.warning(event, extra={"mail_id": letter.id, "reason": str(failure)})
+
+
+def _secrets(ring: PepperRing) -> list[bytes]:
+    """What texts are sealed with, newest first; of their own, so that no other seal opens here."""
+    return [hmac.digest(pepper.signing_secret, b"mail", "sha256") for pepper in ring.peppers]
+
+
+def _opened(app: App, letter: Letter) -> str | None:
+    """The text of a mail; "" once it was emptied, None when its SECRET is no longer listed."""
+    if not letter.text:
+        return ""
+    try:
+        return unseal(_secrets(app.ring), letter.text)
+    except SealBroken:
+        return None
 
 
 def _next_attempt(letter: Letter, failure: MailFailed, now: int) -> int | None:
