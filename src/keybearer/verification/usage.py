@@ -113,8 +113,13 @@ class Usage:
         # A caller that goes away must not put back what is being committed all the same.
         task = asyncio.ensure_future(self._flush(now))
         self._flushes.add(task)
-        task.add_done_callback(self._flushes.discard)
+        task.add_done_callback(self._flushed)
         await asyncio.shield(task)
+
+    def _flushed(self, task: "asyncio.Task[None]") -> None:
+        self._flushes.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waits has it; nobody waiting must not make a warning
 
     async def _flush(self, now: int) -> None:
         async with self._one_at_a_time:

@@ -93,9 +93,14 @@ class PostgresDatabase:
         """Runs a body in one transaction and returns after its commit."""
         task = asyncio.ensure_future(self._write(body))
         self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
+        task.add_done_callback(self._written)
         # A caller that goes away must not cut a transaction in two: what began is finished.
         return await asyncio.shield(task)
+
+    def _written(self, task: "asyncio.Task[Any]") -> None:
+        self._writes.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waits has it; nobody waiting must not make a warning
 
     async def _write(self, body: Body[T]) -> T:
         try:

@@ -161,6 +161,7 @@ class SqliteDatabase:
             self._writer.start()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
+        future.add_done_callback(_heard)
         self._jobs.put(_Job(body, future, loop))
         # A caller that goes away must not take its commit along: what began is finished.
         return await asyncio.shield(future)
@@ -212,6 +213,11 @@ class SqliteDatabase:
                 break
         if connection is not None:
             connection.close()
+
+
+def _heard(future: "asyncio.Future[Any]") -> None:
+    if not future.cancelled():
+        future.exception()  # whoever waits has it; nobody waiting must not make a warning
 
 
 class _Job:
