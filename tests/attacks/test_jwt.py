@@ -23,12 +23,11 @@ from hypothesis import strategies as st
 from joserfc import jws
 
 from keybearer import Auth
-from keybearer.adapters.sql import outbox
 from keybearer.adapters.sql import signing as stored
 from keybearer.domain import jwt
 from keybearer.domain.jwt import AHEAD_MS, AccessClaims, SigningKey
 from keybearer.domain.ports import Body, Transaction
-from keybearer.operations import service_tokens
+from keybearer.operations import outbox, service_tokens
 from keybearer.operations.tokens import Login
 from tests.attacks.guarded import Answer, RawHeaders, ask, bearer, guarded_app
 from tests.attacks.town import Town
@@ -245,7 +244,7 @@ async def test_a172_only_access_tokens_are_access_tokens(site: Site) -> None:
 async def test_a172_no_other_token_of_ours_is_an_access_token(site: Site) -> None:
     town = site.town
     await town.post("/request-password-reset", email="u1@example.com")
-    letters = await town.app.database.read(lambda tx: outbox.recent(tx, limit=20))
+    letters = await outbox.recent(town.app)
     texts = "".join(letter.text for letter in letters)
     (reset,) = re.findall(r"reset-password/([A-Za-z0-9]{43})", texts)
     login = await town.post("/login", email="u1@example.com", password=PASSWORD)
