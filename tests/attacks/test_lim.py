@@ -192,10 +192,9 @@ async def test_a110_verify_tells_the_asking_app_when_to_come_again(town: Town) -
 
 
 async def test_a110_too_many_log_ins_say_when_to_come_again(town: Town) -> None:
-    for _ in range(20):
+    refused = await town.post("/login", email="u1@example.com", password="wrong")
+    while refused.status_code != 429:
         refused = await town.post("/login", email="u1@example.com", password="wrong")
-        if refused.status_code == 429:
-            break
     assert refused.json()["code"] == "TOO_MANY_ATTEMPTS"
     wait = refused.headers["retry-after"]
     assert refused.headers["ratelimit"] == f'"attempts";r=0;t={wait}'

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from keybearer.domain.errors import Unavailable
-from keybearer.domain.model import Count, LastUse
+from keybearer.domain.model import Count, Key, LastUse
 from keybearer.verification.usage import Batch, Usage
 
 HOUR = 3_600_000
@@ -259,3 +259,57 @@ async def test_200_printable_characters_of_a_user_agent_are_kept(
     await store.usage.flush(NOW)
     uses: Any = store.batches[0].keys
     assert uses[0].user_agent == kept
+
+
+KEY = Key(
+    id="k", owner_id="ann", config_id="default", name=None, description=None, prefix="kb_",
+    start="kb_abcd", enabled=True, created_at=NOW, updated_at=NOW, created_by="ann",
+    expires_at=None, revoked_at=None, revoked_reason=None, permissions=None, metadata=None,
+    ip_allow=(), rate_limit_enabled=False, rate_limit_max=None, rate_limit_window_ms=None,
+    remaining=None, refill_amount=None, refill_interval_ms=None, last_refill_at=None,
+    last_used_at=NOW, last_used_ip="203.0.113.7", last_used_user_agent="curl", request_count=7,
+)  # fmt: skip
+
+
+def used(key: Key) -> tuple[int, int | None, str | None, str | None]:
+    return key.request_count, key.last_used_at, key.last_used_ip, key.last_used_user_agent
+
+
+async def test_a_record_is_brought_up_to_every_use_whether_it_is_written_or_not() -> None:
+    store = Store()
+    tally = store.usage.tally("k", is_key=True)
+    assert tally.onto(KEY, written=0) == KEY
+    tally.accept(NOW + 1, None, None)
+    assert used(tally.onto(KEY, written=0)) == (8, NOW + 1, "203.0.113.7", "curl")
+    store.lost = True
+    with pytest.raises(Unavailable):
+        await store.usage.flush(NOW + 1)
+    tally.accept(NOW + 2, "203.0.113.9", b"wget\n")
+    assert used(tally.onto(KEY, written=0)) == (9, NOW + 2, "203.0.113.9", "wget?")
+    store.lost = False
+    await store.usage.flush(NOW + 3)
+    assert tally.written == 2
+    assert used(tally.onto(KEY, written=0)) == (9, NOW + 2, "203.0.113.9", "wget?")
+    read_again = tally.onto(KEY, written=tally.written)
+    assert read_again.request_count == 7, "what is written is in the record"
+
+
+def test_a_record_with_a_newer_use_keeps_it() -> None:
+    tally = Store().usage.tally("k", is_key=True)
+    tally.accept(NOW - 1, "203.0.113.9", None)
+    assert used(tally.onto(KEY, written=0)) == (8, NOW, "203.0.113.7", "curl")
+
+
+async def test_a_tally_is_kept_until_it_is_written_and_forgotten_after() -> None:
+    store = Store()
+    store.usage.tally("k", is_key=True).accept(NOW, None, None)
+    store.lost = True
+    with pytest.raises(Unavailable):
+        await store.usage.flush(NOW)
+    tally = store.usage.tally("k", is_key=True)
+    assert (tally.collected, tally.written) == (1, 0)
+    store.lost = False
+    await store.usage.flush(NOW)
+    assert (tally.collected, tally.written) == (1, 1)
+    del tally
+    assert len(store.usage._tallies) == 0

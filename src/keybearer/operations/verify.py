@@ -1,12 +1,15 @@
 """Check a key for an app that asks over HTTP, one or many."""
 
 import asyncio
+from functools import partial
 from typing import Annotated
 
 import msgspec
+from msgspec.structs import replace
 
+from keybearer.adapters.sql import keys as sql
 from keybearer.domain.errors import Failure
-from keybearer.domain.model import Key, Refusal
+from keybearer.domain.model import Refusal
 from keybearer.domain.networks import canonical_address
 from keybearer.domain.permissions import parse_needs
 from keybearer.operations.declaration import Access, Call, Input, Output, operation
@@ -99,18 +102,20 @@ async def _verify(call: Call, asked: VerifyKey) -> Verification:
     )
     if isinstance(verified, Refusal):
         return Verification(valid=False, error=_error(verified), key=None)
-    return Verification(valid=True, error=None, key=_record(verified, call.now))
+    return Verification(valid=True, error=None, key=await _record(call, verified))
 
 
-def _record(verified: Verified, now: int) -> ApiKey | None:
-    key = verified.grant.record
-    return None if key is None else _as_used(key, verified.remaining, now)
-
-
-def _as_used(key: Key, left: int | None, now: int) -> ApiKey:
-    """The record with what this very check has changed."""
-    remaining = key.remaining if left is None else left
-    return key_record(msgspec.structs.replace(key, remaining=remaining, last_used_at=now), now)
+async def _record(call: Call, verified: Verified) -> ApiKey | None:
+    """The record as this very check has left it."""
+    if not verified.grant.metered:
+        key = verified.record()
+    else:
+        # What is left changes with every use: the cached record does not know it.
+        id, left = verified.grant.id, verified.remaining
+        key = await call.app.database.read(partial(sql.by_id, id=id, now=call.now))
+        if key is not None:
+            key = verified.record(key if left is None else replace(key, remaining=left))
+    return None if key is None else key_record(key, call.now)
 
 
 def _error(refusal: Refusal) -> VerifyError:

@@ -20,14 +20,21 @@ _REMEMBERED_TAGS = 10_000
 
 
 class Entry:
-    """One cached grant with what a warm check needs beside it."""
+    """One cached grant with what a warm check needs beside it.
 
-    __slots__ = ("fresh_until", "grant", "session", "tally")
+    Args:
+        written: what the tally had written when the grant was read.
+    """
 
-    def __init__(self, grant: Grant, session: Session, tally: Tally, fresh_until: int) -> None:
+    __slots__ = ("fresh_until", "grant", "session", "tally", "written")
+
+    def __init__(
+        self, grant: Grant, session: Session, tally: Tally, fresh_until: int, written: int = 0
+    ) -> None:
         self.grant = grant
         self.session = session
         self.tally = tally
+        self.written = written
         self.fresh_until = fresh_until
 
 

@@ -7,10 +7,11 @@ a lost database loses nothing. kill -9 loses the last second at the most.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from weakref import WeakValueDictionary
 
 import msgspec
 
-from keybearer.domain.model import Count, LastUse
+from keybearer.domain.model import Count, Key, LastUse
 
 FLUSH_MS = 1_000
 _HOUR_MS = 3_600_000
@@ -19,11 +20,19 @@ ACCEPTED = "accepted"
 
 
 class Tally:
-    """What happened to one key or session since the last flush."""
+    """What happened to one key or session since the last flush, and how much before.
+
+    Attributes:
+        accepted: requests since the last flush.
+        collected: those that a flush has taken before.
+        written: as many of them as are in the database.
+    """
 
     __slots__ = (
+        "__weakref__",
         "_usage",
         "accepted",
+        "collected",
         "dirty",
         "id",
         "ip",
@@ -31,6 +40,7 @@ class Tally:
         "last",
         "refused",
         "user_agent",
+        "written",
     )
 
     def __init__(self, usage: "Usage", id: str, *, is_key: bool) -> None:
@@ -38,7 +48,7 @@ class Tally:
         self.id = id
         self.is_key = is_key
         self.dirty = False
-        self.accepted = 0
+        self.accepted = self.collected = self.written = 0
         self.refused: dict[str, int] | None = None
         self.last = 0
         self.ip: str | None = None
@@ -62,6 +72,25 @@ class Tally:
         if not self.dirty:
             self.dirty = True
             self._usage.dirty.append(self)
+
+    def onto(self, key: Key, *, written: int) -> Key:
+        """A key's record with the uses that are not in it: as it is once all is written.
+
+        Args:
+            written: what the tally had written when the record was read.
+        """
+        count = key.request_count + self.collected + self.accepted - written
+        if not self.last or self.last < (key.last_used_at or 0):
+            return msgspec.structs.replace(key, request_count=count)
+        agent = _text(self.user_agent)
+        return msgspec.structs.replace(
+            key,
+            request_count=count,
+            last_used_at=self.last,
+            # As the database does: what nobody told stays as it was.
+            last_used_ip=key.last_used_ip if self.ip is None else self.ip,
+            last_used_user_agent=key.last_used_user_agent if agent is None else agent,
+        )
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,12 +126,17 @@ class Usage:
         self._pending: dict[tuple[str, int, str], int] = {}
         self._last: dict[str, LastUse] = {}
         self._seen: dict[str, LastUse] = {}
+        self._tallies: WeakValueDictionary[tuple[bool, str], Tally] = WeakValueDictionary()
+        self._unwritten: set[Tally] = set()
         self._one_at_a_time = asyncio.Lock()
         self._flushes: set[asyncio.Task[None]] = set()
 
     def tally(self, id: str, *, is_key: bool) -> Tally:
-        """A new tally; several of one id are fine, their counts are added."""
-        return Tally(self, id, is_key=is_key)
+        """The tally of one id; it is the same one for as long as it has something to write."""
+        found = self._tallies.get((is_key, id))
+        if found is None:
+            found = self._tallies[is_key, id] = Tally(self, id, is_key=is_key)
+        return found
 
     async def flush(self, now: int) -> None:
         """Writes what has been counted; returns when all of it is written, by whomever.
@@ -145,6 +179,9 @@ class Usage:
         except BaseException:
             self._put_back(pending, last, seen)
             raise
+        for tally in self._unwritten:
+            tally.written = tally.collected
+        self._unwritten.clear()
 
     def _collect(self, now: int) -> None:
         dirty, self.dirty = self.dirty, []
@@ -162,6 +199,8 @@ class Usage:
                     name = (tally.id, hour, outcome)
                     self._pending[name] = self._pending.get(name, 0) + n
             if accepted:
+                tally.collected += accepted
+                self._unwritten.add(tally)
                 uses = self._last if tally.is_key else self._seen
                 use = LastUse(
                     id=tally.id,
@@ -188,10 +227,7 @@ class Usage:
 
 
 def _together(earlier: LastUse | None, later: LastUse) -> LastUse:
-    """One use out of two that were collected in this order.
-
-    The later collected need not be the newer: the two secrets of a rotating key have a tally each.
-    """
+    """One use out of two that were collected in this order; a clock may have been set back."""
     if earlier is None:
         return later
     newer = later if later.at >= earlier.at else earlier

@@ -25,7 +25,7 @@ from keybearer.domain.credentials import (
 )
 from keybearer.domain.judgement import judge
 from keybearer.domain.limits import until_refill
-from keybearer.domain.model import ANONYMOUS, Grant, Kind, RateLimit, Refusal, Session, Verdict
+from keybearer.domain.model import ANONYMOUS, Grant, Key, Kind, RateLimit, Refusal, Session, Verdict
 from keybearer.domain.ports import Clock
 from keybearer.verification.cache import ENTRY_LIFE_MS, Cache, Entry
 from keybearer.verification.coherence import Lease
@@ -61,12 +61,25 @@ class Grants(Protocol):
 class Verified:
     """An accepted credential: its grant, the caller it stands for, what its quota has left."""
 
-    __slots__ = ("grant", "remaining", "session")
+    __slots__ = ("_entry", "grant", "remaining", "session")
 
-    def __init__(self, grant: Grant, session: Session, remaining: int | None) -> None:
-        self.grant = grant
-        self.session = session
+    def __init__(self, entry: Entry, remaining: int | None) -> None:
+        self.grant = entry.grant
+        self.session = entry.session
         self.remaining = remaining
+        self._entry = entry
+
+    def record(self, read_now: Key | None = None) -> Key | None:
+        """The key's record with every use so far, this one too; None where it is no key.
+
+        Args:
+            read_now: the record from the database, where the cached one will not do.
+        """
+        tally, written = self._entry.tally, self._entry.written
+        if read_now is not None:
+            return tally.onto(read_now, written=tally.written)
+        key = self.grant.record
+        return None if key is None else tally.onto(key, written=written)
 
 
 class Verifier:
@@ -221,7 +234,7 @@ class Verifier:
         if charge or grant.session_id is not None:
             # Whoever looks at the own keys uses the login, though it costs nothing.
             entry.tally.accept(now, ip, presented.user_agent)
-        return Verified(grant, entry.session, remaining)
+        return Verified(entry, remaining)
 
     # --- limit and quota ---
 
@@ -298,11 +311,13 @@ class Verifier:
             grant = await self._grants.session(credential) or Refusal(code="INVALID_ACCESS_TOKEN")
         if isinstance(grant, Refusal):
             return grant
+        tally = self.usage.tally(grant.session_id or grant.id, is_key=grant.kind == "key")
         entry = Entry(
             grant,
             session_of(grant),
-            self.usage.tally(grant.session_id or grant.id, is_key=grant.kind == "key"),
-            self._clock.now() + ENTRY_LIFE_MS,
+            tally,
+            fresh_until=self._clock.now() + ENTRY_LIFE_MS,
+            written=tally.written,
         )
         self.cache.put(digest, entry, begun=begun)
         return entry
