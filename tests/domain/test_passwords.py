@@ -23,7 +23,8 @@ def refusal(password: str, *, minimum: int = 15) -> str | None:
     [
         "yzusuwaldwkrrspmpgzc",
         "tricky trout ladder mist",
-        "correct horse battery staple",
+        "correct horse green battery staple",
+        "otter lamp otter maps otter rain",
         "  leading and trailing  ",
         "Jr7#kQ2!vXz9@pLm",
         "483691705326917450281",
@@ -58,6 +59,14 @@ def test_what_is_long_and_unrelated_is_taken(password: str) -> None:
         "\U0001f642" * 15,
         "a" * 256,
         "1212121212121212121212",
+        "correct horse battery staple",
+        "Correct-Horse_Battery.Staple99!",
+        "To be, or not to be: that is the question",
+        "otter otter otter otter",
+        "otter-otter_otter.otter",
+        "\u043f\u0430\u0440\u043e\u043b\u044c \u043f\u0430\u0440\u043e\u043b\u044c \u043f\u0430\u0440\u043e\u043b\u044c",
+        "a b c d e f g h i j k",
+        "pass word pass word",
     ],
 )
 def test_what_is_common_or_patterned_is_refused(password: str) -> None:

@@ -26,6 +26,50 @@ _MAX_SUBSTITUTIONS = 4
 _TOO_LONG = f"A password has at most {MAX_CODE_POINTS} characters."
 _WORDS = re.compile(r"[^\W_]+")
 _FILLING = re.compile(r"[\W\d_]+")
+_JOINTS = re.compile(r"[\s._-]+")  # what people put between words
+
+# Long enough, of several words, and the first that anybody tries: zxcvbn knows words alone.
+_FAMOUS = re.compile(
+    "|".join(
+        sentence.replace(" ", "")
+        for sentence in (  # a longer one before its beginning
+            "correct horse battery staple",
+            "a long time ago in a galaxy far far away",
+            "all your base are belong to us",
+            "do or do not there is no try",
+            "elementary my dear watson",
+            "four score and seven years ago",
+            "happy birthday to you",
+            "houston we have a problem",
+            "i think therefore i am",
+            "in the beginning was the word",
+            "it was the best of times it was the worst of times",
+            "live long and prosper",
+            "lorem ipsum dolor sit amet consectetur adipiscing elit",
+            "lorem ipsum dolor sit amet",
+            "may the force be with you",
+            "mary had a little lamb",
+            "my voice is my passport verify me",
+            "never gonna give you up",
+            "never gonna let you down",
+            "once upon a time",
+            "one ring to rule them all",
+            "our father who art in heaven",
+            "supercalifragilisticexpialidocious",
+            "the lord is my shepherd",
+            "the quick brown fox jumps over the lazy dog",
+            "there is no place like home",
+            "this is my password",
+            "this is not my password",
+            "to be or not to be that is the question",
+            "to be or not to be",
+            "twinkle twinkle little star",
+            "we the people of the united states",
+            "what is the password",
+            "you shall not pass",
+        )
+    )
+)
 
 # The marks that zxcvbn reads as letters, other than digits.
 _MARKS = str.maketrans("@({[<!|$+%", "accccilstx")
@@ -60,7 +104,7 @@ def check(password: str, *, minimum: int, context: Sequence[str]) -> str | None:
     words = _context_words(context)
     if _is_made_of(password, words):
         return "This password is made of your name, your e-mail address or the product's name."
-    if _guesses(password[:_ESTIMATED], words) < MIN_GUESSES:
+    if _is_famous(password) or _is_soon_guessed(password, words):
         return (
             "This password is too easy to guess: it is common, or repeats itself, or follows a "
             "pattern. Take several words that have nothing to do with each other."
@@ -83,6 +127,20 @@ def _is_made_of(password: str, words: list[str]) -> bool:
     known = re.compile("|".join(map(re.escape, words)))
     rest, found = known.subn("", password.lower())
     return found > 0 and not _FILLING.sub("", rest)
+
+
+def _is_famous(password: str) -> bool:
+    """Whether it is a sentence that everybody knows, with digits and marks at most beside it."""
+    letters = _FILLING.sub("", password.casefold())
+    rest, found = _FAMOUS.subn("", letters)
+    return found > 0 and not rest
+
+
+def _is_soon_guessed(password: str, words: list[str]) -> bool:
+    # Without what joins the words too: who guesses `otterotterotter` guesses `otter otter otter`.
+    joined = _JOINTS.sub("", password)
+    tried = {password[:_ESTIMATED], joined[:_ESTIMATED]} - {""}
+    return any(_guesses(each, words) < MIN_GUESSES for each in tried)
 
 
 def _guesses(password: str, words: list[str]) -> float:
