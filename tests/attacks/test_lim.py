@@ -1,4 +1,8 @@
-"""Limits and quotas, attacked (rows A096 to A113)."""
+"""Limits and quotas, attacked (rows A096 to A113).
+
+Several workers, nodes and a Redis that stops (A096, A101, A113) wait for the shared limits that let
+a second process serve. Here one process counts, and the requests meet in it.
+"""
 
 import asyncio
 import re
