@@ -64,7 +64,7 @@ def test_what_is_long_and_unrelated_is_taken(password: str) -> None:
         "To be, or not to be: that is the question",
         "otter otter otter otter",
         "otter-otter_otter.otter",
-        "\u043f\u0430\u0440\u043e\u043b\u044c \u043f\u0430\u0440\u043e\u043b\u044c \u043f\u0430\u0440\u043e\u043b\u044c",
+        " ".join(["\u043f\u0430\u0440\u043e\u043b\u044c"] * 3),
         "a b c d e f g h i j k",
         "pass word pass word",
     ],

@@ -131,9 +131,9 @@ def _is_made_of(password: str, words: list[str]) -> bool:
 
 def _is_famous(password: str) -> bool:
     """Whether it is a sentence that everybody knows, with digits and marks at most beside it."""
-    letters = _FILLING.sub("", password.casefold())
+    letters = "".join(_WORDS.findall(password.casefold()))
     rest, found = _FAMOUS.subn("", letters)
-    return found > 0 and not rest
+    return found > 0 and not _FILLING.sub("", rest)
 
 
 def _is_soon_guessed(password: str, words: list[str]) -> bool:
