@@ -313,3 +313,41 @@ async def test_a_tally_is_kept_until_it_is_written_and_forgotten_after() -> None
     assert (tally.collected, tally.written) == (1, 1)
     del tally
     assert len(store.usage._tallies) == 0
+
+
+async def test_all_who_wait_for_a_lost_database_wait_for_one_write() -> None:
+    """Else the thirtieth who asks for a list waits out thirty timeouts."""
+    store = Store()
+    tries = 0
+
+    async def write(_batch: Batch) -> None:
+        nonlocal tries
+        tries += 1
+        await gate.wait()
+        raise Unavailable("lost")
+
+    gate = asyncio.Event()
+    usage = Usage(write, store.states.get)
+    usage.tally("k", is_key=True).accept(NOW, None, None)
+    first = asyncio.create_task(usage.flush(NOW))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    others = [asyncio.create_task(usage.flush(NOW + n)) for n in range(30)]
+    await asyncio.sleep(0)
+    gate.set()
+    ended = await asyncio.gather(first, *others, return_exceptions=True)
+    assert {type(each) for each in ended} == {Unavailable}
+    assert tries == 2  # the one under way, and one that began after all of them had come
+
+
+async def test_a_flush_that_was_cancelled_before_it_began_is_no_ones_successor() -> None:
+    store = Store()
+    store.usage.tally("k", is_key=True).accept(NOW, None, None)
+    flush = asyncio.create_task(store.usage.flush(NOW))
+    await asyncio.sleep(0)
+    (task,) = store.usage._flushes
+    task.cancel()  # as a loop does that is being closed
+    with pytest.raises(asyncio.CancelledError):
+        await flush
+    await store.usage.flush(NOW)
+    assert store.uses() == {"k": 1}

@@ -130,6 +130,7 @@ class Usage:
         self._unwritten: set[Tally] = set()
         self._one_at_a_time = asyncio.Lock()
         self._flushes: set[asyncio.Task[None]] = set()
+        self._next: asyncio.Task[None] | None = None
 
     def tally(self, id: str, *, is_key: bool) -> Tally:
         """The tally of one id; it is the same one for as long as it has something to write."""
@@ -144,19 +145,26 @@ class Usage:
         Raises:
             Unavailable: nothing was written, and nothing is lost: it stays for the next flush.
         """
+        task = self._next
+        if task is None:
+            # Shared by all who come until it begins: behind a database that hangs, each would
+            # else wait out the timeouts of everyone before.
+            task = self._next = asyncio.ensure_future(self._flush(now))
+            self._flushes.add(task)
+            task.add_done_callback(self._flushed)
         # A caller that goes away must not put back what is being committed all the same.
-        task = asyncio.ensure_future(self._flush(now))
-        self._flushes.add(task)
-        task.add_done_callback(self._flushed)
         await asyncio.shield(task)
 
     def _flushed(self, task: "asyncio.Task[None]") -> None:
         self._flushes.discard(task)
+        if self._next is task:
+            self._next = None  # it was cancelled before it began
         if not task.cancelled():
             task.exception()  # whoever waits has it; nobody waiting must not make a warning
 
     async def _flush(self, now: int) -> None:
         async with self._one_at_a_time:
+            self._next = None
             self._collect(now)
             if self._pending or self._last or self._seen:
                 await self._write_collected()
