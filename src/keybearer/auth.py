@@ -6,6 +6,7 @@ import logging
 import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from keybearer.adapters.sql import coherence as epoch
 from keybearer.adapters.sql import keys as sql_keys
 from keybearer.adapters.sql import usage as sql_usage
 from keybearer.adapters.sql.database import migrate, open_database, versions
-from keybearer.adapters.sql.serving import ServingLock
+from keybearer.adapters.sql.serving import Claim
 from keybearer.adapters.sql.sqlite import SqliteDatabase
 from keybearer.api import Api
 from keybearer.domain.credentials import PepperRing, guessable
@@ -94,7 +95,7 @@ class Auth:
         self._serving = serving
         self._clock = clock or SystemClock()
         self.parts: App | None = None
-        self._lock: ServingLock | None = None
+        self._claim: Claim | None = None
         self._starting = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._mail_waits = asyncio.Event()
@@ -151,16 +152,15 @@ class Auth:
             # Anew each time: an event belongs to the loop in which it was first waited for.
             self._stopping, self._mail_waits = asyncio.Event(), asyncio.Event()
             database, lock = open_database(self.settings.database_url)
+            claim = Claim(database, lock)
             try:
                 await _check_schema(database)
-                if self._serving:
-                    await lock.acquire()
-                self.parts = await self._wire(database, lock)
+                self.parts = await self._wire(database, claim)
             except BaseException:
-                await lock.release()
+                await claim.leave()
                 await database.close()
                 raise
-            self._lock = lock
+            self._claim = claim
             if self._serving:
                 self._tasks = [asyncio.create_task(job) for job in self._jobs(self.parts, sender)]
 
@@ -185,23 +185,27 @@ class Auth:
         except Unavailable as error:
             log.error("usage.lost", extra={"reason": error.reason})
         app.hasher.close()
-        if self._lock is not None:
-            await self._lock.release()
+        app.verifier.lease.end()
+        if self._claim is not None:
+            await self._claim.leave()
         await app.database.close()
 
     # --- wiring ---
 
-    async def _wire(self, database: Database, lock: ServingLock) -> App:
+    async def _wire(self, database: Database, claim: Claim) -> App:
         settings, clock = self.settings, self._clock
+        cache = Cache(settings.cache_size)
+        read_epoch: Callable[[], Awaitable[int]] = partial(epoch.read_epoch, database)
+        spread: Spread = Visiting(
+            cache, clock, epoch.bump_epoch, partial(epoch.is_served, database)
+        )
+        if self._serving:
+            spread, read_epoch = Serving(cache, clock, claim.ensure), claim.read_epoch
+            await claim.take(spread.take_over)
         ring = PepperRing([secret.encode() for secret in _secrets(settings)])
         holds = self._holds()
-        limiter, cache = Limiter(), Cache(settings.cache_size)
+        limiter = Limiter()
         dialect = "sqlite" if settings.sqlite_path is not None else "postgresql"
-
-        async def read_epoch() -> int:
-            if self._serving and not await lock.check():
-                cache.clear()  # another process may have served, and changed what we remember
-            return await epoch.read_epoch(database)
 
         async def write_usage(batch: Batch) -> None:
             async def body(tx: Transaction) -> None:
@@ -213,11 +217,6 @@ class Auth:
         async def consume(id: str, cost: int, now: int) -> int | None:
             return await database.write(lambda tx: sql_keys.consume(tx, id, cost=cost, now=now))
 
-        spread: Spread
-        if self._serving:
-            spread = Serving(cache)
-        else:
-            spread = Visiting(cache, clock, epoch.bump_epoch, lock.held_elsewhere)
         signing = SigningKeys(
             database=database,
             ring=ring,
@@ -363,7 +362,7 @@ def _secrets(settings: Settings) -> Sequence[str]:
     path = settings.sqlite_path
     if settings.secret or path is None:
         return settings.secret
-    file = Path(f"{path}-secret")
+    file = Path(f"{os.path.realpath(path)}-secret")
     try:
         if not file.exists():
             _make_secret(file)

@@ -51,6 +51,36 @@ async def count(tx: Transaction) -> int:
     return int(row.n)
 
 
+ASK = """
+import fcntl, sys
+with open(sys.argv[1], "rb+") as file:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 510, 0x40000002)  # SQLite's shared range
+    except OSError:
+        print("locked")
+"""
+
+
+async def test_opening_a_file_twice_leaves_its_locks(database: SqliteDatabase) -> None:
+    # Without them another process believes to be the last one, and deletes the log under us.
+    assert await database.read(count) == 0
+    second = SqliteDatabase(database.path)
+    ask = [sys.executable, "-c", ASK, database.path]
+    done = await asyncio.to_thread(subprocess.run, ask, capture_output=True, check=True)
+    assert done.stdout == b"locked\n", done.stderr
+    await second.close()
+
+
+async def test_a_folder_and_a_file_of_two_names_are_refused(
+    database: SqliteDatabase, tmp_path: Path
+) -> None:
+    with pytest.raises(Misuse, match="Is a directory"):
+        SqliteDatabase(str(tmp_path))
+    os.link(database.path, tmp_path / "other.db")
+    with pytest.raises(Misuse, match="has 2 names"):
+        SqliteDatabase(database.path)
+
+
 class Commits:
     """Counts what the writer says to the file."""
 

@@ -198,6 +198,10 @@ class House:
         return await self.app.database.read(body)
 
 
+async def _alone(_tx: Transaction) -> None:
+    """No other process serves this house."""
+
+
 @contextlib.asynccontextmanager
 async def open_house(database_url: str) -> AsyncIterator[House]:
     secret = "tests-only-Zq8vT3mX1cR7nB5kW9yL2dF6"
@@ -212,19 +216,22 @@ async def open_house(database_url: str) -> AsyncIterator[House]:
         # Ids of one millisecond sort as they were made, so that tests can speak of an order.
         return next(ids).to_bytes(2) + os.urandom(8) if n == RANDOM_BYTES else os.urandom(n)
 
-    parts: dict[str, Any] = dict.fromkeys(field.name for field in dataclasses.fields(App))
+    parts: dict[str, Any] = dict.fromkeys(
+        field.name for field in dataclasses.fields(App) if field.init
+    )
     parts |= {
         "settings": settings,
         "clock": clock,
         "entropy": entropy,
         "database": database,
         "ring": PepperRing([secret.encode()]),
-        "spread": Serving(cache),
+        "spread": Serving(cache, clock, _alone),
         "hasher": hasher,
         "cookie": "keybearer.session_token",
         "accounts": True,
         "catalogue": frozenset(),
         "wake_mail": lambda: woken.append(clock.now()),
+        "mounted_at": lambda: "/api/auth",
     }
     app = App(**parts)
     try:

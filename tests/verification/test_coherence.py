@@ -158,16 +158,85 @@ async def test_a_cancelled_renewal_is_made_again() -> None:
     assert scene.epoch.reads == 2
 
 
+async def test_an_ended_lease_is_never_held_again() -> None:
+    scene = Scene()
+    await scene.lease.hold()
+    scene.epoch.gates = [gate := asyncio.Event()]
+    under_way = asyncio.create_task(scene.lease.renew())
+    await asyncio.sleep(0.001)
+    scene.lease.end()
+    assert scene.lease.until == 0
+    gate.set()
+    await under_way
+    assert scene.lease.until == 0
+    for way in (scene.lease.hold, scene.lease.renew):
+        with pytest.raises(Unavailable, match="stopped"):
+            await way()
+
+
 # --- changes --------------------------------------------------------------------------------
+
+
+def serving_of(
+    scene: Scene, asked: list[Transaction], slept: list[float], *, early: bool = False
+) -> Serving:
+    async def ensure(tx: Transaction) -> None:
+        asked.append(tx)
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        ms = round(seconds * 1000)
+        scene.clock.advance(max(1, ms // 2) if early else ms)
+
+    return Serving(scene.cache, scene.clock, ensure, sleep)
 
 
 async def test_the_serving_process_drops_its_own_entries_and_waits_for_nobody() -> None:
     scene = Scene()
     scene.keep(b"a", "key:1")
     scene.keep(b"b", "key:2")
-    serving = Serving(scene.cache)
-    await serving.announce(cast(Transaction, None))
+    asked, slept = list[Transaction](), list[float]()
+    serving = serving_of(scene, asked, slept)
+    transaction = cast(Transaction, object())
+    await serving.announce(transaction)
+    assert asked == [transaction]
     assert await serving.settle(["key:1"]) == Receipt(nodes=1, waited_ms=0)
+    assert scene.cache.get(b"a") is None
+    assert scene.cache.get(b"b") is not None
+
+
+@pytest.mark.parametrize("early", [False, True])
+async def test_who_took_over_waits_until_the_old_lease_is_over(early: bool) -> None:
+    scene, slept = Scene(), list[float]()
+    serving = serving_of(scene, [], slept, early=early)
+    scene.keep()
+    serving.take_over(contested=True)
+    assert len(scene.cache) == 0
+    scene.clock.advance(500)
+    receipt = await serving.settle(["key:1"])
+    assert scene.clock.now() >= START + LEASE_MS
+    assert receipt.waited_ms >= LEASE_MS - 500
+    assert (len(slept) > 1) is early
+    assert (await serving.settle(["key:1"])).waited_ms == 0
+
+
+async def test_who_took_over_from_one_that_let_go_forgets_and_waits_for_nobody() -> None:
+    scene, slept = Scene(), list[float]()
+    serving = serving_of(scene, [], slept)
+    scene.keep()
+    serving.take_over(contested=False)
+    assert len(scene.cache) == 0
+    assert (await serving.settle(["key:1"])).waited_ms == 0
+    assert slept == []
+
+
+async def test_what_may_have_been_changed_is_forgotten() -> None:
+    scene = Scene()
+    scene.keep(b"a", "key:1")
+    scene.keep(b"b", "key:2")
+    visiting(scene, served=True, slept=[]).forget(["key:1"])
+    assert len(scene.cache) == 2
+    serving_of(scene, [], []).forget(["key:1"])
     assert scene.cache.get(b"a") is None
     assert scene.cache.get(b"b") is not None
 

@@ -9,6 +9,9 @@ the serving process and the visitor read it through clocks whose milliseconds be
     revoke         ──▶ [commit ▪ ─ ─ ▫] ──▶ settle ──▶ "revoked"
                                                            └ requests from here on are refused
 
+Another process may take over at any moment. From then on the first one gets no lease and changes
+nothing, but does not know it yet; requests and revocations go to both.
+
 That the search would find a hole is shown with each guard taken out.
 """
 
@@ -17,6 +20,7 @@ import os
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -82,6 +86,14 @@ class Step:
     happened: bool = False
     value: Any = None
 
+    def work(self) -> None:
+        if not self.happened:
+            self.happened = True
+            try:
+                self.value = self.happen()
+            except Unavailable as refused:
+                self.value = refused
+
 
 class World:
     """The database, the time, and everything that is on its way."""
@@ -90,6 +102,7 @@ class World:
         self.ticker = Ticker()
         self.epoch = 1
         self.revoked: set[int] = set()
+        self.served_by = "the first"
         self.steps: list[Step] = []
         self.sleepers: list[tuple[int, asyncio.Future[None]]] = []
 
@@ -98,8 +111,16 @@ class World:
         self.steps.append(step)
         return await step.future
 
-    async def read_epoch(self) -> int:
-        return cast(int, await self.call(lambda: self.epoch))
+    async def read_epoch(self, server: str) -> int:
+        def happen() -> int:
+            self.ensure(server)
+            return self.epoch
+
+        return cast(int, await self.call(happen))
+
+    def ensure(self, server: str) -> None:
+        if self.served_by != server:
+            raise Unavailable("another process serves")
 
     async def sleep(self, seconds: float) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -147,6 +168,19 @@ class Guards:
     cache: type[Cache] = Cache
     lease: type[Lease] = Lease
     verifier: type[Verifier] = Verifier
+    serving: type[Serving] = Serving
+    ensured: bool = True
+
+
+@dataclass
+class Server:
+    """A process that serves, or believes so."""
+
+    name: str
+    cache: Cache
+    lease: Lease
+    verifier: Verifier
+    serving: Serving
 
 
 @dataclass
@@ -177,23 +211,9 @@ class Search(RuleBasedStateMachine):
     @initialize(phase=st.sampled_from([0, 1, 500, 999]), visitors=st.sampled_from([0, 999]))
     def begin(self, phase: int, visitors: int) -> None:
         self.world = World()
-        clock = self.world.ticker.clock(phase)
-        self.cache = self.guards.cache(10)
-        self.lease = self.guards.lease(self.cache, clock, self.world.read_epoch)
-        limiter = Limiter()
-        self.verifier = self.guards.verifier(
-            ring=RING,
-            clock=clock,
-            cache=self.cache,
-            lease=self.lease,
-            grants=self.world,
-            limiter=limiter,
-            usage=Usage(ignore, limiter.state),
-            consume=no_quota,
-            cookie="c",
-            prefixes=("kb_",),
-        )
-        self.serving = Serving(self.cache)
+        self.first = self._server("the first", phase)
+        self.second: Server | None = None
+        self.visitors = visitors
         self.visitor = Visiting(
             Cache(1),
             self.world.ticker.clock(visitors),
@@ -202,8 +222,31 @@ class Search(RuleBasedStateMachine):
             self.world.sleep,
         )
 
+    def _server(self, name: str, phase: int) -> Server:
+        clock = self.world.ticker.clock(phase)
+        cache = self.guards.cache(10)
+        lease = self.guards.lease(cache, clock, partial(self.world.read_epoch, name))
+        limiter = Limiter()
+        verifier = self.guards.verifier(
+            ring=RING,
+            clock=clock,
+            cache=cache,
+            lease=lease,
+            grants=self.world,
+            limiter=limiter,
+            usage=Usage(ignore, limiter.state),
+            consume=no_quota,
+            cookie="c",
+            prefixes=("kb_",),
+        )
+        serving = self.guards.serving(cache, clock, self._ensure, self.world.sleep)
+        return Server(name, cache, lease, verifier, serving)
+
     async def _bump(self, _tx: Transaction) -> None:
         return None  # happens with the commit, in `_revoke`
+
+    async def _ensure(self, _tx: Transaction) -> None:
+        return None  # happens with the commit, in `_revoke_by`
 
     async def _served(self) -> bool:
         return cast(bool, await self.world.call(lambda: True))
@@ -235,16 +278,45 @@ class Search(RuleBasedStateMachine):
 
     @rule(key=keys)
     def somebody_asks(self, key: int) -> None:
+        self._ask(self.first, key)
+
+    @rule(key=keys)
+    def somebody_asks_the_new_one(self, key: int) -> None:
+        if self.second is not None:
+            self._ask(self.second, key)
+
+    def _ask(self, server: Server, key: int) -> None:
         presented = Presented(KEYS[key], "bearer", None)
         after = key in self.over
-        self.requests.append(Request(key, self.start(self.verifier.check(presented, None)), after))
+        asking = self.start(server.verifier.check(presented, None))
+        self.requests.append(Request(key, asking, after))
         self.run()
 
     @rule(key=keys)
     def the_serving_process_revokes(self, key: int) -> None:
+        self._revoke_by(self.first, key)
+
+    @rule()
+    def another_process_takes_over(self) -> None:
+        if self.second is None:
+            self.second = self._server("the second", self.visitors)
+            self.world.served_by = self.second.name
+            self.second.serving.take_over(contested=True)
+
+    @rule(key=keys)
+    def the_new_one_revokes(self, key: int) -> None:
+        if self.second is not None:
+            self._revoke_by(self.second, key)
+
+    def _revoke_by(self, server: Server, key: int) -> None:
+        def commit() -> None:
+            if self.guards.ensured:
+                self.world.ensure(server.name)
+            self.world.revoked.add(key)
+
         async def revoke() -> None:
-            await self.world.call(lambda: self.world.revoked.add(key))
-            await self.serving.settle([f"key:{key}"])
+            await self.world.call(commit)
+            await server.serving.settle([f"key:{key}"])
 
         self.revocations.append(Revocation(key, self.start(revoke())))
         self.run()
@@ -265,7 +337,7 @@ class Search(RuleBasedStateMachine):
 
     @rule()
     def the_lease_is_renewed(self) -> None:
-        self.renewals.append(self.start(self.lease.renew()))
+        self.renewals.append(self.start(self.first.lease.renew()))
         self.run()
 
     @rule(which=st.sampled_from([0, -1, 1]), arrives=st.booleans())
@@ -273,11 +345,14 @@ class Search(RuleBasedStateMachine):
         if not self.world.steps:
             return
         step = self._pick(which)
-        if not step.happened:
-            step.happened, step.value = True, step.happen()
+        step.work()
         if arrives:
             self.world.steps.remove(step)
-            if not step.future.done():
+            if step.future.done():
+                pass
+            elif isinstance(step.value, Unavailable):
+                step.future.set_exception(step.value)
+            else:
                 step.future.set_result(step.value)
         self.run()
 
@@ -288,8 +363,7 @@ class Search(RuleBasedStateMachine):
     @rule()
     def everything_happens(self) -> None:
         for step in self.world.steps:
-            if not step.happened:
-                step.happened, step.value = True, step.happen()
+            step.work()
 
     @rule()
     def everything_arrives(self) -> None:
@@ -383,6 +457,11 @@ class LeaseThatKeepsTheCache(Lease):
         self.until = begun + LEASE_MS
 
 
+class ServingThatWaitsForNobody(Serving):
+    def take_over(self, *, contested: bool) -> None:
+        super().take_over(contested=False)
+
+
 class VerifierThatNeedsNoLease(Verifier):
     async def check(self, presented: Any, ip: Any, *args: Any, **options: Any) -> Any:
         until, self.lease.until = self.lease.until, 1 << 60
@@ -434,6 +513,60 @@ def walk(guards_of: Guards, seed: int) -> None:
             anything(6, 1, 6, 1, 1, 1, 1, 1)
     finally:
         step.teardown()
+
+
+def walk_over(guards_of: Guards, seed: int) -> None:
+    """A search around the moment in which another process takes over."""
+    chance = random.Random(seed)  # noqa: S311 -- nothing to guess here
+    step = Search()
+    step.guards = guards_of
+    step.begin(phase=chance.choice([0, 1, 500, 999]), visitors=chance.choice([0, 999]))
+
+    def anything() -> None:
+        match chance.randrange(7):
+            case 0:
+                step.somebody_asks(key=0)
+            case 1:
+                step.somebody_asks_the_new_one(key=0)
+            case 2:
+                step.time_passes(us=chance.choice(TIMES))
+            case 3:
+                step.the_lease_is_renewed()
+            case _:
+                step.everything_arrives()
+
+    try:
+        for _ in range(chance.randrange(2, 8)):
+            anything()
+        step.another_process_takes_over()
+        for _ in range(chance.randrange(0, 5)):
+            anything()
+        chance.choice([step.the_new_one_revokes, step.the_serving_process_revokes])(key=0)
+        for _ in range(8):
+            anything()
+    finally:
+        step.teardown()
+
+
+def test_nor_is_one_when_another_process_takes_over() -> None:
+    for seed in range(THOROUGH * 5):
+        walk_over(Guards(), seed)
+
+
+@pytest.mark.parametrize(
+    "without",
+    [
+        pytest.param(Guards(serving=ServingThatWaitsForNobody), id="the lease of the old one"),
+        pytest.param(Guards(ensured=False), id="the name, within the change"),
+    ],
+)
+def test_without_a_guard_a_takeover_leads_to_a_stale_accept(without: Guards) -> None:
+    def search() -> None:
+        for seed in range(10_000):
+            walk_over(without, seed)
+
+    with pytest.raises(StaleAccept):
+        search()
 
 
 def test_clocks_whose_milliseconds_begin_elsewhere_leave_no_gap() -> None:

@@ -1,8 +1,9 @@
 """What every operation works with: the parts of one running keybearer, wired by Auth."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from keybearer.adapters.passwords import Hasher
 from keybearer.adapters.sql import audit
@@ -53,6 +54,7 @@ class App:
     holds: Holds
     identify: Identify | None
     wake_mail: Callable[[], None]
+    _changes: "set[asyncio.Task[Any]]" = field(default_factory=set, init=False, repr=False)
 
     def new_id(self, now: int) -> str:
         """A new UUIDv7."""
@@ -63,22 +65,43 @@ class App:
     ) -> tuple[T, Receipt]:
         """Commits a change that verdicts depend on, and returns when nobody answers by the old.
 
+        What has begun goes on to its end, also without the caller.
+
         Args:
             tags: what the change touches: `key:<id>`, `owner:<id>`, `session:<id>`,
                 `service:<id>`.
 
         Raises:
-            Unavailable: nothing was changed, or (REVOCATION_PENDING) it was and is not spread.
+            Unavailable: the database was lost, perhaps after the commit; or (REVOCATION_PENDING)
+                it is committed and not spread.
         """
+        # A caller that goes away must not leave a commit that the cache is not told of.
+        task = asyncio.ensure_future(self._change(body, tags))
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return await asyncio.shield(task)
+
+    async def _change(
+        self, body: Body[T], tags: Callable[[T], tuple[str, ...]]
+    ) -> tuple[T, Receipt]:
+        touched: tuple[str, ...] = ()
 
         async def announced(tx: Transaction) -> T:
+            nonlocal touched
             result = await body(tx)
             await self.spread.announce(tx)
+            touched = tags(result)
             return result
 
-        result = await self.database.write(announced)
         try:
-            return result, await self.spread.settle(tags(result))
+            result = await self.database.write(announced)
+        except BaseException:
+            # The line may have been cut while the commit was under way: it may hold.
+            if touched:
+                self.spread.forget(touched)
+            raise
+        try:
+            return result, await self.spread.settle(touched)
         except Unavailable as error:
             raise Unavailable(error.reason, code="REVOCATION_PENDING") from error
 

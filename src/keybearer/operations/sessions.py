@@ -21,7 +21,6 @@ from keybearer.operations.logins import (
     log_out,
     new_login,
     open_login,
-    tags_of,
 )
 from keybearer.operations.wire import Status, Success, Timestamp, UserRecord, user_record
 
@@ -208,7 +207,8 @@ async def _end_every(call: Call, *, keep: str | None) -> None:
         live = await sql.live_of(tx, owner, now=call.now)
         return await end_logins(call, tx, owner, [each.id for each in live if each.id != keep])
 
-    await call.app.change(body, tags_of)
+    # By the owner: one that another request has ended just now may still be cached.
+    await call.app.change(body, lambda _: (f"owner:{owner}",))
 
 
 def _record(login: LoginSession, current: str | None) -> SessionRecord:

@@ -9,9 +9,14 @@ row, and holds it for 2 s counted from before the read:
               from here no new lease on epoch 7 can begin; the last one is over before the answer
 
 A change by the serving process itself drops its own entries at once and waits for nobody: it is
-the only one (`Serving`). A process beside it, the command above all, has no cache; it moves the
-epoch in the transaction of its change and then waits out the longest possible lease
-(`Visiting`), unless nobody serves.
+the only one (`Serving`), and makes sure of that in the transaction of the change. Only after it
+took over from a process that has not let go, its changes wait until the other's lease is over:
+
+    old one    lease 2 s ─────┤ lost the lock, and goes on ├─▶ no lease
+    server          takes over │ revoke: UPDATE …, COMMIT ─── waits ──▶ "revoked"
+
+A process beside it, the command above all, has no cache; it moves the epoch in the transaction of
+its change and then waits out the longest possible lease (`Visiting`), unless nobody serves.
 
 Without a lease every check first renews it, which reads the database; when the database is lost
 that raises Unavailable, and the answer is 503.
@@ -22,6 +27,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 
+from keybearer.domain.errors import Unavailable
 from keybearer.domain.ports import Clock, Transaction
 from keybearer.verification.cache import Cache
 
@@ -53,6 +59,7 @@ class Lease:
         self._clock = clock
         self._read_epoch = read_epoch
         self._epoch: int | None = None
+        self._ended = False
         self._renewal: asyncio.Task[None] | None = None
 
     async def hold(self) -> None:
@@ -69,10 +76,17 @@ class Lease:
 
     async def renew(self) -> None:
         """Renews now; whoever comes meanwhile waits for the same renewal."""
+        if self._ended:
+            raise Unavailable("keybearer is stopped")
         if self._renewal is None:
             self._renewal = asyncio.ensure_future(self._renew())
             self._renewal.add_done_callback(self._renewed)
         await asyncio.shield(self._renewal)
+
+    def end(self) -> None:
+        """From here nothing is answered from the cache, whoever still checks."""
+        self._ended = True
+        self.until = 0
 
     async def _renew(self) -> None:
         begun = self._clock.now()
@@ -80,7 +94,8 @@ class Lease:
         if epoch != self._epoch:
             self._cache.clear()
             self._epoch = epoch
-        self.until = begun + LEASE_MS
+        if not self._ended:
+            self.until = begun + LEASE_MS
 
     def _renewed(self, task: "asyncio.Task[None]") -> None:
         self._renewal = None
@@ -89,18 +104,48 @@ class Lease:
 
 
 class Serving:
-    """Spreads changes of the one process that serves: its own cache is the only one."""
+    """Spreads changes of the one process that serves: its own cache is the only one.
 
-    def __init__(self, cache: Cache) -> None:
+    Args:
+        ensure: makes sure that no other process serves before the change's transaction ends;
+            raises Unavailable.
+        sleep: waits seconds.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        clock: Clock,
+        ensure: Callable[[Transaction], Awaitable[None]],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._cache = cache
+        self._clock = clock
+        self._ensure = ensure
+        self._sleep = sleep
+        self._alone_at = 0
+
+    def take_over(self, *, contested: bool) -> None:
+        """Another process may have served; `contested`: it may still answer by its lease."""
+        self._cache.clear()
+        if contested:
+            self._alone_at = self._clock.now() + _WAIT_MS
 
     async def announce(self, tx: Transaction) -> None:
-        """Nothing to tell inside the transaction."""
+        """Makes sure that there is nobody to tell."""
+        await self._ensure(tx)
+
+    def forget(self, tags: Iterable[str]) -> None:
+        """Drops what a change may have touched that may have been committed."""
+        self._cache.invalidate(tags)
 
     async def settle(self, tags: Iterable[str]) -> Receipt:
         """Drops what the change touches; when this returns nobody accepts it any more."""
+        committed = self._clock.now()
         self._cache.invalidate(tags)
-        return Receipt(nodes=1, waited_ms=0)
+        while (left := self._alone_at - self._clock.now()) > 0:
+            await self._sleep(left / 1000)
+        return Receipt(nodes=1, waited_ms=self._clock.now() - committed)
 
 
 class Visiting:
@@ -108,7 +153,7 @@ class Visiting:
 
     Args:
         bump: moves the epoch, inside the change's transaction.
-        somebody_serves: whether a serving process holds the lock on this database.
+        somebody_serves: whether a process serves this database, or may still answer by a lease.
         sleep: waits seconds.
     """
 
@@ -129,6 +174,9 @@ class Visiting:
     async def announce(self, tx: Transaction) -> None:
         """Moves the epoch together with the change."""
         await self._bump(tx)
+
+    def forget(self, tags: Iterable[str]) -> None:
+        """Nothing: here nothing is answered from the cache, and the epoch moved with the commit."""
 
     async def settle(self, tags: Iterable[str]) -> Receipt:
         """Waits until no lease on an older epoch can be held any more."""

@@ -1,5 +1,6 @@
 """Open a database by its URL, and bring it to this version."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,8 @@ def open_database(url: str) -> "tuple[SqliteDatabase | PostgresDatabase, Serving
         Misuse: the file cannot be written, or the driver is not installed.
     """
     if url.startswith("sqlite:///"):
-        path = url.removeprefix("sqlite:///")
+        # What lies beside the file is found under one name, by whichever link one comes.
+        path = os.path.realpath(url.removeprefix("sqlite:///"))
         return SqliteDatabase(path), FileLock(path)
     try:
         from keybearer.adapters.sql.postgres import (  # noqa: PLC0415 -- an extra

@@ -1,10 +1,21 @@
-"""The lock of the one process that serves a database."""
+"""The lock of the one process that serves a database, and its name in there.
 
+    lock    keeps a second process from starting; it can be lost: a cut line, a deleted file
+    name    in the row of the epoch. Each change makes sure of it in its own transaction, so a
+            process that lost the lock without knowing changes nothing once another has claimed
+
+A process that ends takes its name back. One that was killed leaves it: whoever claims after that
+knows that somebody may still answer by a lease, and waits that out with its changes.
+"""
+
+import contextlib
 import fcntl
 import os
 from typing import Protocol
 
-from keybearer.domain.errors import Misuse
+from keybearer.adapters.sql import coherence
+from keybearer.domain.errors import Misuse, Unavailable
+from keybearer.domain.ports import Database, Transaction
 
 REFUSAL = (
     "another process already serves this database. Without Redis (KEYBEARER_REDIS_URL, which this "
@@ -30,7 +41,7 @@ class ServingLock(Protocol):
     async def check(self) -> bool:
         """Whether the lock was held all the time; one that was lost is taken again.
 
-        False means that another process may have served meanwhile: what is cached may be old.
+        False means that another process may have served meanwhile.
 
         Raises:
             Unavailable: the lock was lost and cannot be taken again now.
@@ -64,8 +75,17 @@ class FileLock:
         return False
 
     async def check(self) -> bool:
-        """Nothing can take a flock away from a living process."""
-        return True
+        """Nothing takes a flock from a living process; but somebody may delete its file."""
+        if self._file is not None and _is_at(self._file, self._path):
+            return True
+        await self.release()
+        try:
+            taken = self._take()
+        except Misuse as error:
+            raise Unavailable(f"the serving lock was lost: {error}") from None
+        if not taken:
+            raise Unavailable("the serving lock was lost and another process has it")
+        return False
 
     async def release(self) -> None:
         """Closes the file and so lets go."""
@@ -88,3 +108,68 @@ class FileLock:
             return False
         self._file = file
         return True
+
+
+def _is_at(file: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except OSError:
+        return False
+
+
+class TakenOver(Protocol):
+    """Told that another process may have served before."""
+
+    def __call__(self, *, contested: bool) -> None:
+        """`contested`: it has not let go, and may still answer by its lease."""
+        ...
+
+
+class Claim:
+    """That this process is the one that serves."""
+
+    def __init__(self, database: Database, lock: ServingLock) -> None:
+        self._database = database
+        self._lock = lock
+        self._name = os.urandom(8).hex()
+        self._taken_over: TakenOver | None = None
+
+    async def take(self, taken_over: TakenOver) -> None:
+        """Takes the lock, and writes our name.
+
+        Args:
+            taken_over: called now, and whenever lock or name were lost and are ours again.
+
+        Raises:
+            Misuse: another process serves.
+        """
+        await self._lock.acquire()
+        self._taken_over = taken_over
+        await self._write_name(taken_over)
+
+    async def read_epoch(self) -> int:
+        """The epoch, while the lock and the name are ours; a lost one is taken again.
+
+        Raises:
+            Unavailable: another process serves, or the database is lost.
+        """
+        held = await self._lock.check()
+        state = await coherence.read_state(self._database)
+        if self._taken_over is not None and not (held and state.served_by == self._name):
+            await self._write_name(self._taken_over)
+        return state.epoch
+
+    async def ensure(self, tx: Transaction) -> None:
+        """Makes sure that we serve until the transaction ends; raises Unavailable."""
+        await coherence.ensure_serving(tx, self._name)
+
+    async def leave(self) -> None:
+        """Takes our name back and lets go; nothing may be answered by a lease any more."""
+        if self._taken_over is not None:
+            with contextlib.suppress(Unavailable):
+                await coherence.let_go(self._database, self._name)
+        await self._lock.release()
+
+    async def _write_name(self, taken_over: TakenOver) -> None:
+        before = await coherence.claim(self._database, self._name)
+        taken_over(contested=before not in (None, self._name))

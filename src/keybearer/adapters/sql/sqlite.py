@@ -16,8 +16,10 @@ driver is pysqlite3, which brings its own.
 
 import asyncio
 import contextlib
+import errno
 import os
 import queue
+import stat
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -44,7 +46,7 @@ def connect_engine(path: str) -> Engine:
     """An engine on one file, made with mode 0600 when it is missing.
 
     Raises:
-        Misuse: the folder is missing or the file cannot be written.
+        Misuse: the folder is missing, the file cannot be written, or has several names.
     """
     if driver.sqlite_version_info < _FIXED:
         raise Misuse(
@@ -74,12 +76,37 @@ def connect_engine(path: str) -> Engine:
 
 def _make_private(path: str) -> None:
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        links = _look_at(path).st_nlink
     except OSError as error:
         raise Misuse(
             f"DATABASE_URL: {Path(path).absolute()} cannot be written ({error.strerror}); "
             "name a file in a folder that this user may write"
         ) from None
+    if links > 1:
+        # Each name would have its own -wal: SQLite loses commits, and two processes could serve.
+        raise Misuse(
+            f"DATABASE_URL: {Path(path).absolute()} has {links} names (hard links): "
+            "remove the others, or make them symbolic links"
+        )
+
+
+def _look_at(path: str) -> os.stat_result:
+    """The file, without opening it.
+
+    POSIX takes every lock of a process on a file away when the process closes that file once,
+    and SQLite in this process may have it open already.
+
+    Raises:
+        OSError: it is a folder, or may not be written.
+    """
+    found = os.stat(path)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return found
 
 
 class _Transaction:

@@ -221,10 +221,12 @@ throttles = Table(
     Column("open_at", BigInteger, nullable=False),
 )
 
-# One row: `epoch` moves with every change that another process made (verification/coherence.py).
+# One row: `epoch` moves with every change that another process made, `served_by` names the process
+# that may answer by a lease on it; null: none does (verification/coherence.py).
 coherence = Table(
     "coherence",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("epoch", BigInteger, nullable=False),
+    Column("served_by", Text),
 )
