@@ -146,35 +146,37 @@ async def test_a291_text_is_kept_as_it_came(town: Town) -> None:
 KEYS = {"k": jwt.generate("k", 0, first=True)}
 
 
-def read_jwt(text: str) -> object:
-    return jwt.read(text, KEYS, issuer="i", audience="a", now_seconds=1)
+def raw(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
-PARSERS: dict[str, Callable[[str], object]] = {
-    "address": emails.normalise,
-    "allow-list": lambda text: networks.parse_allow_list([text]),
-    "proxies": networks.parse_trusted_proxies,
+READERS: dict[str, Callable[[str], object]] = {
     "forwarded": lambda text: networks.client_address(
         "10.0.0.1", [text], networks.compile_allow_list(["10.0.0.0/8"])
     ),
-    "host": lambda text: host_name(text.encode("utf-8", "surrogatepass")),
+    "host": lambda text: host_name(raw(text)),
+    "id": ids.is_id,
+    "key": lambda text: credentials.well_formed(raw(text), [b"kb_"]),
+    "refresh token": lambda text: credentials.parse_refresh_token(raw(text)),
+    "cookie": credentials.PepperRing([SECRET.encode()]).unsign,
+    "access token": lambda text: jwt.read(text, KEYS, issuer="i", audience="a", now_seconds=1),
+}
+"""What reads a header or a credential: a value, whatever it reads."""
+
+PARSERS: dict[str, Callable[[str], object]] = READERS | {
+    "address": emails.normalise,
+    "allow-list": lambda text: networks.parse_allow_list([text]),
+    "proxies": networks.parse_trusted_proxies,
     "duration": durations.parse_duration,
     "rate": durations.parse_rate,
     "instant": instants.parse_iso,
-    "id": ids.is_id,
     "needs": permissions.parse_needs,
     "permissions": lambda text: permissions.parse({text: [text]}),
     "password": lambda text: passwords.check(
         passwords.normalise(text), minimum=15, context=[text, text]
     ),
-    "key": lambda text: credentials.well_formed(text.encode("utf-8", "surrogatepass"), [b"kb_"]),
-    "refresh token": lambda text: credentials.parse_refresh_token(
-        text.encode("utf-8", "surrogatepass")
-    ),
-    "cookie": credentials.PepperRing([SECRET.encode()]).unsign,
-    "access token": read_jwt,
 }
-"""Everything that reads what strangers write: a value, or ValueError."""
+"""And what reads a field: a value, or ValueError."""
 
 MEGA = 100_000
 ADVERSARIAL = (
@@ -182,7 +184,8 @@ ADVERSARIAL = (
     "a@" + "a-" * (MEGA // 2), "a@" + "a." * (MEGA // 2), " " * MEGA + "a", "1" * MEGA,
     "1." * (MEGA // 2), ":" * MEGA, "[" * MEGA, "0" * MEGA + "/32", "1," * (MEGA // 2),
     "1.1.1.1," * (MEGA // 8), "10.0.0.1," * (MEGA // 9), "{" * MEGA, "a:" * (MEGA // 2),
-    "a:b," * (MEGA // 4), "-" * MEGA, "\u0301" * MEGA, "\ufdfa" * MEGA, "é" * MEGA,
+    "a:b," * (MEGA // 4), "-" * MEGA, "\u0301" * MEGA, "a" + "\u0301\u0323" * (MEGA // 2),
+    "\ufdfa" * MEGA, "é" * MEGA,
     "kb_" + "a" * MEGA, "kbr_" + "z" * MEGA, "a." * MEGA + "a", "%" * MEGA, "=" * MEGA,
     "2026-01-01T00:00:00." + "0" * MEGA + "Z", "4@8({[<6!1|$5+7%2" * (MEGA // 17),
 )  # fmt: skip
@@ -207,8 +210,10 @@ def test_a294_every_parser_gives_a_value_or_a_value_error(name: str) -> None:
     @given(st.one_of(st.text(max_size=80), st.text(alphabet, max_size=80)))
     @settings(max_examples=300, deadline=None)
     def holds(text: str) -> None:
-        with contextlib.suppress(ValueError):
+        try:
             parse(text)
+        except ValueError:
+            assert name not in READERS
 
     holds()
 
