@@ -93,6 +93,21 @@ async def test_a_hash_that_is_none_is_unavailable(hasher: Hasher, hashed: str) -
     assert "secret" not in str(caught.value)
 
 
+async def test_a_pool_is_busy_before_it_is_full() -> None:
+    hasher = Hasher(threads=1, queue=16, cost=CHEAP)
+    go_on = threading.Event()
+    waiting = []
+    busy = []
+    for _ in range(5):
+        busy.append(hasher.busy)
+        waiting.append(asyncio.ensure_future(hasher.run(go_on.wait)))
+        await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.gather(*waiting)
+    hasher.close()
+    assert [*busy, hasher.busy] == [False] * 4 + [True, False]
+
+
 async def test_without_memory_hashing_is_unavailable() -> None:
     hasher = Hasher(cost=Cost(memory_kib=2**32 - 1))
     with pytest.raises(Unavailable, match="hashed"):

@@ -178,6 +178,143 @@ async def test_right_passwords_do_not_use_up_an_address(house: House) -> None:
         assert await attempt(house, "ann@example.com", PASSWORD) == ann
 
 
+# --- an address that many share ---
+
+
+class Counting(Hasher):
+    """Counts how often a password is checked, and may be as busy as it is told."""
+
+    told_busy = False
+
+    def __init__(self) -> None:
+        super().__init__(threads=1, cost=Cost(memory_kib=8, passes=1))
+        self.checked = 0
+
+    @property
+    def busy(self) -> bool:
+        return self.told_busy or super().busy
+
+    async def verify(self, hashed: str | None, password: str) -> bool:
+        self.checked += 1
+        return await super().verify(hashed, password)
+
+
+async def use_up(house: House) -> Counting:
+    """Somebody else at 203.0.113.7 makes addresses up until that address has no attempts left."""
+    for n in range(50):
+        await attempt(house, f"made{n}@example.com", OTHER)
+    assert await attempt(house, "made-up@example.com", OTHER) == "TOO_MANY_ATTEMPTS"
+    hasher = Counting()
+    house.app.hasher.close()
+    house.app = dataclasses.replace(house.app, hasher=hasher)
+    return hasher
+
+
+async def refusal(house: House, email: str, password: str) -> tuple[str, str, int | None]:
+    with pytest.raises(Failure) as refused:
+        await authenticate_password(house.call(), email, password)
+    return refused.value.code, refused.value.message, refused.value.retry_after_ms
+
+
+async def test_nobody_locks_out_those_who_share_an_address(house: House) -> None:
+    ann = await house.add_user()
+    await house.add_user("bob@example.com")
+    session = await house.log_in(ann)
+    hasher = await use_up(house)
+    for _ in range(10):
+        assert await attempt(house, "ann@example.com", PASSWORD) == ann
+    assert await confirm_password(house.call(session), PASSWORD) == ann
+    # Who has never logged in from here waits, as every stranger does.
+    assert await attempt(house, "bob@example.com", PASSWORD) == "TOO_MANY_ATTEMPTS"
+    hasher.close()
+
+
+@pytest.mark.parametrize("password", [OTHER, OTHER + "\0"])
+async def test_a_used_up_address_does_not_tell_who_logs_in_from_it(
+    house: House, password: str
+) -> None:
+    ann = await house.add_user()
+    await house.add_user("bob@example.com")
+    await house.log_in(ann)
+    hasher = await use_up(house)
+    before = await house.events()
+    told = set()
+    for email in ("ann@example.com", "bob@example.com", "nobody@example.com"):
+        for tries in range(1, 8):  # the sixth is more than an account's own delays let through
+            hasher.checked = 0
+            told.add(await refusal(house, email, password))
+            assert hasher.checked == 1, (email, tries)
+    assert told == {("TOO_MANY_ATTEMPTS", "Too many attempts. Try again later.", 12_000)}
+    assert await house.events() == before
+    assert await attempt(house, "no address", OTHER) == "TOO_MANY_ATTEMPTS"
+    hasher.close()
+
+
+async def test_guesses_beyond_an_address_are_those_that_the_account_has_left(house: House) -> None:
+    ann = await house.add_user()
+    session = await house.log_in(ann)
+    hasher = await use_up(house)
+    for _ in range(5):
+        with pytest.raises(Failure, match="TOO_MANY_ATTEMPTS"):
+            await confirm_password(house.call(session), OTHER)
+    assert await attempt(house, "ann@example.com", PASSWORD) == "TOO_MANY_ATTEMPTS"
+    house.clock.time += 1000
+    assert await attempt(house, "ann@example.com", PASSWORD) == ann
+    hasher.close()
+
+
+async def test_what_is_beyond_an_address_leaves_no_rows_behind(house: House) -> None:
+    hasher = await use_up(house)
+    before = len(await house.rows(select(throttles.c.bucket)))
+    for n in range(30):
+        await attempt(house, f"more{n}@example.com", OTHER)
+    assert len(await house.rows(select(throttles.c.bucket))) == before
+    hasher.close()
+
+
+async def test_what_is_beyond_an_address_gives_way_to_other_log_ins(house: House) -> None:
+    ann = await house.add_user()
+    await house.log_in(ann)
+    await house.log_in(ann, ip="192.0.2.1")
+    hasher = await use_up(house)
+    hasher.told_busy = True
+    for email in ("ann@example.com", "nobody@example.com"):
+        assert await attempt(house, email, PASSWORD) == "TOO_MANY_ATTEMPTS"
+    assert hasher.checked == 0
+    assert await attempt(house, "ann@example.com", PASSWORD, ip="192.0.2.1") == ann
+    hasher.told_busy = False
+    assert await attempt(house, "ann@example.com", PASSWORD) == ann
+    hasher.close()
+
+
+async def test_an_attempt_beyond_an_address_that_was_not_evaluated_does_not_count(
+    house: House,
+) -> None:
+    ann = await house.add_user()
+    await house.log_in(ann)
+    hasher = await use_up(house)
+    hasher.close()
+    before = await house.rows(select(throttles).order_by(throttles.c.bucket))
+    for email in ["ann@example.com", "bob@example.com"] * 6:
+        with pytest.raises(Unavailable):
+            await authenticate_password(house.call(), email, PASSWORD)
+    after = await house.rows(select(throttles).order_by(throttles.c.bucket))
+    assert [row.attempts for row in after if row.attempts] == [row.attempts for row in before]
+
+
+async def test_a_pace_that_refuses_takes_nothing_of_the_others(house: House) -> None:
+    both = (
+        throttle.Pace(name="short", times=5, within_ms=5000),
+        throttle.Pace(name="long", times=1, within_ms=1_000_000),
+    )
+
+    async def body(tx: Transaction) -> int | None:
+        return await throttle.pace(house.call(), tx, both, "value")
+
+    waits = [await house.app.database.write(body) for _ in range(10)]
+    assert waits == [None] + [1_000_000] * 9
+
+
 async def test_a_thousand_guesses_at_once_evaluate_no_more_than_are_left(house: House) -> None:
     await house.add_user()
     codes = await asyncio.gather(

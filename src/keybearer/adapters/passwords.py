@@ -13,7 +13,7 @@ import os
 from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import BoundedSemaphore
+from threading import Lock
 from typing import TypeVar, TypeVarTuple
 
 import argon2
@@ -66,8 +66,16 @@ class Hasher:
             type=argon2.Type.ID,
         )
         self._nobody = _dummy(cost)
-        self._places = BoundedSemaphore(threads + queue)
+        self._inside = 0  # who hashes or waits
+        self._most = threads + queue
+        self._soon = threads + queue // 8
+        self._counting = Lock()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="keybearer-passwords")
+
+    @property
+    def busy(self) -> bool:
+        """Whether more wait than will have their turn soon: what can do without gives way."""
+        return self._inside > self._soon
 
     async def hash(self, password: str) -> str:
         """A new hash with a fresh salt, in the PHC string format.
@@ -96,12 +104,14 @@ class Hasher:
 
         Raises Overloaded, and whatever `function` raises.
         """
-        if not self._places.acquire(blocking=False):
-            raise Overloaded("too many passwords wait to be hashed")
+        with self._counting:
+            if self._inside == self._most:
+                raise Overloaded("too many passwords wait to be hashed")
+            self._inside += 1
         try:
             work = self._pool.submit(function, *args)
         except RuntimeError:
-            self._places.release()
+            self._leave()
             raise Unavailable("the password pool is closed") from None
         # The place is free when the work is over, not when its caller goes away: who hangs up
         # during a hash still costs us the rest of it.
@@ -112,8 +122,9 @@ class Hasher:
         """Drop what waits, and wait for what is being hashed (tens of milliseconds)."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _leave(self, _: Future[T]) -> None:
-        self._places.release()
+    def _leave(self, _: Future[T] | None = None) -> None:
+        with self._counting:
+            self._inside -= 1
 
     def _hash(self, password: bytes) -> str:
         try:

@@ -2,13 +2,19 @@
 
     reserve ──▶ hash ──▶ right: take the reservation back, forget the failures
        │                 wrong: it stays, as one more failure
-       └─ none left: 429, nothing is hashed
+       ├─ the account has none left: 429, nothing is hashed
+       └─ the address has none left ──▶ hash ──▶ right, by one who has logged in from it: welcome
+                                                 all else: 429
 
 An attempt is reserved before it is evaluated, so a thousand guesses at once evaluate no more
 than are left. Failures in a row are counted for each account apart for strangers and for the
 addresses from which it has logged in before: nobody can lock a person out of the own desk.
 Together they stop at 100 (NIST SP 800-63B-4 section 3.2.2), until the owner proves the address
 with a reset. Whether an account exists changes neither the answer, nor the work, nor the limits.
+
+An address is often that of a whole office. Where somebody has used up its attempts, a wrong
+password gets the same 429 after the same work whoever it is for, and the right one still opens
+the account of a person who has logged in from there. Such attempts give way to all others.
 """
 
 import logging
@@ -45,10 +51,14 @@ _NO_CHARACTER = re.compile("[\0\ud800-\udfff]")
 
 
 class _Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """A reservation: whose account it would open, and where it is counted."""
+    """A reservation: whose account it would open, and where it is counted.
+
+    `beyond` is None, or for how many milliseconds the address has no attempts left.
+    """
 
     user: User | None
     account: bytes | None
+    beyond: int | None = None
 
 
 async def authenticate_password(call: Call, email: str, password: str) -> User:
@@ -69,6 +79,7 @@ async def authenticate_password(call: Call, email: str, password: str) -> User:
     attempt = await _reserve(call, address)
     right = await _is_right(call, attempt, password)
     if attempt.user is None or not right:
+        _refuse_beyond(call, attempt)
         await _note_refusal(call, "login.failed", attempt.user, reason="password")
         raise Failure("INVALID_EMAIL_OR_PASSWORD")
     user = await _accept(call, attempt, attempt.user, password)
@@ -91,6 +102,7 @@ async def confirm_password(call: Call, password: str) -> User:
     user = await current_user(call)
     attempt = await _reserve(call, user.email)
     if attempt.user is None or not await _is_right(call, attempt, password):
+        _refuse_beyond(call, attempt)
         await _note_refusal(call, "password.refused", user, reason="password")
         raise Failure("INVALID_PASSWORD")
     return await _accept(call, attempt, attempt.user, password)
@@ -163,7 +175,9 @@ async def _reserve(call: Call, address: str | None) -> _Attempt:
     here = throttle.here(call)
 
     async def body(tx: Transaction) -> _Attempt:
-        await throttle.limit_here(call, tx, throttle.LOGIN)
+        beyond = await throttle.pace(call, tx, throttle.LOGIN, here)
+        if beyond is not None and (address is None or call.app.hasher.busy):
+            raise throttle.too_many(beyond)
         if address is None:
             return _Attempt(user=None, account=None)
         user = await accounts.user_by_email(tx, address)
@@ -172,16 +186,33 @@ async def _reserve(call: Call, address: str | None) -> _Attempt:
         known = here in {throttle_bucket(ip) for ip in ips}
         account = account_buckets(call.app.ring, address)[known]
         stop = KNOWN_STOP if known else STRANGERS_STOP
+        if beyond is not None and not known:
+            # Counted for the work alone, and all in one row: names are made up without end.
+            user, stop = None, accounts.NEVER
+            account = throttle.bucket(call.app.ring, "beyond", here)
         wait = await accounts.count_failure(tx, account, now=call.now, stop=stop)
-        if wait is not None:
+        if wait is None:
+            return _Attempt(user=user, account=account, beyond=beyond)
+        if beyond is None:
             raise throttle.too_many(wait)
-        return _Attempt(user=user, account=account)
+        return _Attempt(user=None, account=None, beyond=beyond)
 
     try:
         return await call.app.database.write(body)
     except Failure:
-        log.info("login.throttled", extra={"request_id": call.facts.id})
+        _log_throttled(call)
         raise
+
+
+def _refuse_beyond(call: Call, attempt: _Attempt) -> None:
+    """What is wrong at an address without attempts left: as if it had not been looked at."""
+    if attempt.beyond is not None:
+        _log_throttled(call)
+        raise throttle.too_many(attempt.beyond)
+
+
+def _log_throttled(call: Call) -> None:
+    log.info("login.throttled", extra={"request_id": call.facts.id})
 
 
 async def _is_right(call: Call, attempt: _Attempt, password: str) -> bool:
@@ -203,7 +234,7 @@ async def _accept(call: Call, attempt: _Attempt, user: User, password: str) -> U
     new = await hasher.hash(passwords.normalise(password)) if hasher.needs_rehash(old) else old
 
     async def body(tx: Transaction) -> bool:
-        await throttle.take_back(call, tx, throttle.LOGIN, throttle.here(call))
+        await _take_back_pace(call, attempt, tx)
         await accounts.clear(tx, [attempt.account] if attempt.account is not None else [])
         return new == old or await accounts.rehash(tx, user.id, old=old, new=new)
 
@@ -211,8 +242,13 @@ async def _accept(call: Call, attempt: _Attempt, user: User, password: str) -> U
     return msgspec.structs.replace(user, password_hash=new) if moved else user
 
 
+async def _take_back_pace(call: Call, attempt: _Attempt, tx: Transaction) -> None:
+    if attempt.beyond is None:
+        await throttle.take_back(call, tx, throttle.LOGIN, throttle.here(call))
+
+
 async def _take_back(call: Call, attempt: _Attempt, tx: Transaction) -> None:
-    await throttle.take_back(call, tx, throttle.LOGIN, throttle.here(call))
+    await _take_back_pace(call, attempt, tx)
     if attempt.account is not None:
         await accounts.take_back_failure(tx, attempt.account, now=call.now)
 

@@ -62,8 +62,8 @@ def here(call: Call) -> str:
 
 
 async def pace(call: Call, tx: Transaction, paces: tuple[Pace, ...], value: str) -> int | None:
-    """Counts one more of `value`, or gives how many milliseconds to wait."""
-    for each in paces:
+    """Counts one more of `value`, or counts nothing and gives how many milliseconds to wait."""
+    for n, each in enumerate(paces):
         wait = await accounts.count_pace(
             tx,
             bucket(call.app.ring, each.name, value),
@@ -72,6 +72,7 @@ async def pace(call: Call, tx: Transaction, paces: tuple[Pace, ...], value: str)
             burst=each.interval * each.times,
         )
         if wait is not None:
+            await take_back(call, tx, paces[:n], value)
             return wait
     return None
 
