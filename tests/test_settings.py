@@ -205,7 +205,7 @@ BAD: list[tuple[str, list[str]]] = [
     ("USER_PERMISSIONS", ["files", "files:"]),
     ("ACCESS_TOKEN_TTL", ["", "61m", "1d", "0s"]),
     ("PASSWORD_MIN_LENGTH", ["", "7", "65", "eight"]),
-    ("LOCALES", ["", ",", "english", "../etc", "en_US"]),
+    ("LOCALES", ["", ",", "english", "../etc", "en_US", "xx", "en,xx", "pt", "PT-BR", "en,de,en"]),
     ("TRUSTED_PROXIES", ["*", "0.0.0.0/0", "::/0", "proxy.example.com", "10.0.0.1/8"]),
     (
         "TRUSTED_ORIGINS",

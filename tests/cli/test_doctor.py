@@ -46,7 +46,9 @@ def test_a_good_house_is_ok(shell: Shell) -> None:
 def test_management_that_is_off_is_told(shell: Shell) -> None:
     finding = found(shell)["token management"]
     assert finding["state"] == "warn"
-    assert finding["text"].endswith("answer 404: set KEYBEARER_TOKEN_MANAGEMENT=true")
+    assert (
+        finding["text"] == "off: the key endpoints answer 404: set KEYBEARER_TOKEN_MANAGEMENT=true"
+    )
 
 
 def test_files_that_others_may_read_fail(shell: Shell) -> None:
@@ -102,7 +104,10 @@ def test_a_file_that_is_no_database_fails(shell: Shell) -> None:
     file = shell.folder / "keybearer.db"
     file.write_bytes(b"not a database at all" * 300)
     file.chmod(0o600)
-    assert states(shell)["database"] == "fail"
+    finding = found(shell)["database"]
+    assert finding["state"] == "fail"
+    assert finding["text"].startswith(f"DATABASE_URL: {file} is no SQLite database")
+    assert "sqlalche.me" not in finding["text"]
 
 
 def test_what_cannot_be_reached_fails(shell: Shell) -> None:
@@ -112,6 +117,7 @@ def test_what_cannot_be_reached_fails(shell: Shell) -> None:
         "KEYBEARER_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none",
         "KEYBEARER_SECRET": SECRET,
     }
+    assert "PostgreSQL at 127.0.0.1:1 cannot be reached" in found(shell)["database"]["text"]
     seen = states(shell)
     assert (seen["redis"], seen["mail"], seen["database"]) == ("fail", "fail", "fail")
 
@@ -119,6 +125,14 @@ def test_what_cannot_be_reached_fails(shell: Shell) -> None:
 def test_redis_that_answers_is_ok(shell: Shell, redis_url: str) -> None:
     shell.env["KEYBEARER_REDIS_URL"] = redis_url
     assert states(shell)["redis"] == "ok"
+
+
+def test_redis_that_is_set_is_not_used_yet(shell: Shell, redis_url: str) -> None:
+    assert "processes" not in found(shell)
+    shell.env["KEYBEARER_REDIS_URL"] = redis_url
+    finding = found(shell)["processes"]
+    assert finding["state"] == "warn"
+    assert "KEYBEARER_REDIS_URL is set, but this version does not use it" in finding["text"]
 
 
 def test_what_is_not_redis_fails(shell: Shell) -> None:

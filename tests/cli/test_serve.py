@@ -17,6 +17,7 @@ import httpx2
 import pytest
 
 from tests.cli.command import Server, Shell
+from tests.people import SECRET
 
 
 def connect(server: Server) -> socket.socket:
@@ -130,11 +131,54 @@ def test_two_servers_never_share_a_port(shell: Shell, tmp_path: Path) -> None:
         ("KEYBEARER_DATABASE_URL", "sqlite:////no/such/k.db", "cannot be written"),
         ("KEYBEARER_WORKERS", "2", "KEYBEARER_REDIS_URL"),
         ("KEYBEARER_HOST", "192.0.2.1", "192.0.2.1"),
+        ("KEYBEARER_LOCALES", "en,xx", "KEYBEARER_LOCALES 'en,xx': takes en, de, fr"),
+        ("KEYBEARER_TRUSTED_PROXIES", "foo", "of your own proxies. Entry 1: write an IPv4 address"),
     ],
 )
 def test_a_wrong_setting_is_one_line(shell: Shell, variable: str, value: str, named: str) -> None:
     shell.env[variable] = value
     assert named in refused(shell, "--port", "0")
+
+
+def test_a_file_that_is_no_database_is_named(shell: Shell) -> None:
+    file = shell.folder / "keybearer.db"
+    file.write_bytes(b"not a database at all" * 300)
+    file.chmod(0o600)
+    assert refused(shell, "--port", "0") == (
+        f"keybearer: DATABASE_URL: {file} is no SQLite database: name another file, or move this "
+        "one away\n"
+    )
+    assert file.read_bytes() == b"not a database at all" * 300
+
+
+def test_a_postgresql_that_is_away_is_named(shell: Shell) -> None:
+    shell.env |= {
+        "KEYBEARER_DATABASE_URL": "postgresql://nobody:word-of-pass@127.0.0.1:1/none",
+        "KEYBEARER_SECRET": SECRET,
+    }
+    told = refused(shell, "--port", "0")
+    assert "DATABASE_URL: PostgreSQL at 127.0.0.1:1 cannot be reached (Conn" in told
+    assert "word-of-pass" not in told
+
+
+def test_a_redis_that_this_version_does_not_use_is_told(shell: Shell) -> None:
+    shell.env["KEYBEARER_REDIS_URL"] = "redis://:word-of-pass@127.0.0.1:1"
+    with shell.serving() as server:
+        assert server.stop() == 0
+    (told,) = [line for line in server.said.splitlines() if "REDIS" in line]
+    assert told == (
+        "warning:   KEYBEARER_REDIS_URL is set, but this version does not use it: one process "
+        "serves"
+    )
+    assert "word-of-pass" not in server.said
+
+
+def test_it_does_not_speak_of_pages_that_are_not_there(shell: Shell) -> None:
+    with shell.serving() as server:
+        assert httpx2.get(f"{server.base}/en/login").status_code == 404
+        assert server.stop() == 0
+    assert "pages" not in server.said + shell.ok("serve", "--help").output
+    assert "API keys:  the endpoints are off" in server.said
 
 
 def test_an_unmigrated_postgresql_says_what_to_run(shell: Shell, fresh_postgres: str) -> None:

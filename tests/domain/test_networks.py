@@ -234,6 +234,20 @@ def test_a_setting_that_trusts_everybody_is_refused(text: str) -> None:
         parse_trusted_proxies(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("foo", "Entry 1: write an IPv4 address as"),
+        ("::1,0.0.0.0/0", "Entry 2: a network of all addresses would let everybody forge"),
+        (",".join(["10.0.0.1"] * 101), "at most 100 entries"),
+    ],
+)
+def test_the_reason_speaks_of_proxies_and_of_no_other_list(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason) as caught:
+        parse_trusted_proxies(text)
+    assert "allow-list" not in str(caught.value)
+
+
 # -------------------------------------------------------------------------------- throttle
 
 

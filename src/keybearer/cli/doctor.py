@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from keybearer.cli.output import answer, command, encode, visible
+from keybearer.cli.output import UNUSED_REDIS, answer, command, encode, visible
 
 if TYPE_CHECKING:
     from keybearer.adapters.sql.postgres import PostgresDatabase
@@ -91,6 +91,8 @@ async def examine() -> AsyncIterator[Finding]:
     async for finding in of_database(settings):
         yield finding
     yield await asyncio.to_thread(of_redis, settings)
+    if settings.redis_url is not None:
+        yield warn("processes", UNUSED_REDIS)
     yield await asyncio.to_thread(of_mail, settings)
     for finding in await of_clock():
         yield finding
@@ -103,7 +105,7 @@ def of_reach(settings: "Settings") -> Iterator[Finding]:
     else:
         yield warn(
             "token management",
-            "off: the key pages and endpoints answer 404: set KEYBEARER_TOKEN_MANAGEMENT=true",
+            "off: the key endpoints answer 404: set KEYBEARER_TOKEN_MANAGEMENT=true",
         )
     if settings.host not in ("127.0.0.1", "localhost", "::1") and not settings.secure:
         yield warn(
@@ -182,7 +184,7 @@ async def of_database(settings: "Settings") -> AsyncIterator[Finding]:
         async for finding in _of_open(settings, database, lock):
             yield finding
     except KeybearerError as error:
-        yield bad("database", f"{error}: check KEYBEARER_DATABASE_URL and that it runs")
+        yield bad("database", str(error))
     finally:
         await database.close()
 
@@ -199,8 +201,8 @@ async def _of_open(
     from keybearer.adapters.sql.about import about, intact
     from keybearer.adapters.sql.database import versions
 
-    name, their_now = await about(database)
     has, wanted = await versions(database)
+    name, their_now = await about(database)
     if has is None:
         yield warn("database", f"{name}, empty: run `keybearer migrate`")
         return

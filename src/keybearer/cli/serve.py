@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keybearer.cli.output import refusals, say
+from keybearer.cli.output import UNUSED_REDIS, refusals, say
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -58,7 +58,7 @@ def serve(
     log_format: str,
     as_json: bool,
 ) -> None:
-    """Serves the API (and the pages) until SIGTERM or Ctrl-C."""
+    """Serves the API until SIGTERM or Ctrl-C."""
     if as_json or log_format == "auto":
         log_format = "console" if sys.stderr.isatty() and not as_json else "json"
     keywords = {"host": host, "port": port, "workers": workers}
@@ -162,10 +162,12 @@ def _announce(settings: "Settings", *, examples: bool) -> None:
     if settings.token_management:
         say(f"API keys:  {base}/api/auth/api-key/create and …/list, with a token of …/login")
     else:
-        say("API keys:  the pages and endpoints are off: set KEYBEARER_TOKEN_MANAGEMENT=true")
+        say("API keys:  the endpoints are off: set KEYBEARER_TOKEN_MANAGEMENT=true")
     say(f"reference: {base}/api/auth/docs")
     if settings.smtp_url is None:
         say(f"mail:      printed here, and shown at {base}/dev/outbox (no KEYBEARER_SMTP_URL)")
+    if settings.redis_url is not None:
+        say(f"warning:   {UNUSED_REDIS}")
     if examples:
         say(f'examples:  curl -H "Authorization: Bearer $KEY" {base}/api/protected-endpoint')
 

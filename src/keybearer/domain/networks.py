@@ -73,15 +73,11 @@ def parse_allow_list(entries: Iterable[str]) -> tuple[str, ...]:
     ValueError for what can be read in two ways (`010.0.0.1`, `1.2.3`, bits right of the prefix,
     a zone, spaces), for a network of all addresses, and for more than 100 entries.
     """
-    canonical: dict[str, None] = {}
-    for number, entry in enumerate(entries, start=1):
-        if number > MAX_ENTRIES:
-            raise ValueError(f"An IP allow-list has at most {MAX_ENTRIES} entries.")
-        try:
-            canonical[_parse_entry(entry)] = None
-        except ValueError as wrong:
-            raise ValueError(f"Entry {number} of the IP allow-list: {wrong}") from None
-    return tuple(canonical)
+    return _canonical(
+        entries,
+        an_entry="Entry {} of the IP allow-list",
+        of_all="limits nothing; leave the list empty instead.",
+    )
 
 
 def compile_allow_list(entries: Iterable[str]) -> AllowList:
@@ -98,7 +94,11 @@ def parse_trusted_proxies(text: str) -> AllowList:
         return AllowList(())
     entries = [entry.strip(" ") for entry in text.split(",")]
     try:
-        return compile_allow_list(entries)
+        return AllowList(
+            _canonical(
+                entries, an_entry="Entry {}", of_all="would let everybody forge their address."
+            )
+        )
     except ValueError as wrong:
         raise ValueError(
             f"Trusted proxies are the addresses or networks of your own proxies. {wrong}"
@@ -145,7 +145,19 @@ def throttle_bucket(ip: str | None) -> str:
     return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
 
 
-def _parse_entry(entry: str) -> str:
+def _canonical(entries: Iterable[str], *, an_entry: str, of_all: str) -> tuple[str, ...]:
+    canonical: dict[str, None] = {}
+    for number, entry in enumerate(entries, start=1):
+        if number > MAX_ENTRIES:
+            raise ValueError(f"There are at most {MAX_ENTRIES} entries.")
+        try:
+            canonical[_parse_entry(entry, of_all)] = None
+        except ValueError as wrong:
+            raise ValueError(f"{an_entry.format(number)}: {wrong}") from None
+    return tuple(canonical)
+
+
+def _parse_entry(entry: str, of_all: str) -> str:
     text, slash, length = entry.partition("/")
     address = _address_as_written(text)
     if address is None:
@@ -162,7 +174,7 @@ def _parse_entry(entry: str) -> str:
     if plain.version != address.version and bits >= 96:
         address, bits = plain, bits - 96
     if bits == 0:
-        raise ValueError("a network of all addresses limits nothing; leave the list empty instead.")
+        raise ValueError(f"a network of all addresses {of_all}")
     try:
         network = ipaddress.ip_network((int(address).to_bytes(address.max_prefixlen // 8), bits))
     except ValueError:

@@ -10,7 +10,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from keybearer.adapters.sql.serving import FileLock, ServingLock
 from keybearer.adapters.sql.sqlite import SqliteDatabase
@@ -58,13 +58,13 @@ async def migrate(database: "SqliteDatabase | PostgresDatabase") -> None:
                 connection.exec_driver_sql("COMMIT")
                 connection.rollback()
         except SQLAlchemyError as error:
-            raise Unavailable(f"SQLite: {error}") from error
+            raise _unreachable(database, error) from error
         return
     try:
         async with database.engine.begin() as connection:
             await connection.run_sync(_upgrade_alone)
     except (SQLAlchemyError, OSError) as error:
-        raise Unavailable(f"PostgreSQL: {type(error).__name__}: {error}") from error
+        raise _unreachable(database, error) from error
 
 
 async def versions(database: "SqliteDatabase | PostgresDatabase") -> tuple[str | None, str]:
@@ -77,7 +77,25 @@ async def versions(database: "SqliteDatabase | PostgresDatabase") -> tuple[str |
         async with database.engine.connect() as connection:
             return await connection.run_sync(_version), wanted
     except (SQLAlchemyError, OSError) as error:
-        raise Unavailable(f"the database cannot be reached: {type(error).__name__}") from error
+        raise _unreachable(database, error) from error
+
+
+def _unreachable(database: "SqliteDatabase | PostgresDatabase", error: Exception) -> Unavailable:
+    """What it is that cannot be read, and why: for whoever starts a process."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    url = database.engine.url
+    if not isinstance(database, SqliteDatabase):
+        where = f"{url.host}:{url.port or 5432}"
+        how = "cannot be reached" if isinstance(cause, OSError) else "refuses"
+        return Unavailable(
+            f"DATABASE_URL: PostgreSQL at {where} {how} ({type(cause).__name__}: {cause})"
+        )
+    file = Path(url.database or "").absolute()
+    if "not a database" in str(cause):
+        return Unavailable(
+            f"DATABASE_URL: {file} is no SQLite database: name another file, or move this one away"
+        )
+    return Unavailable(f"DATABASE_URL: {file} cannot be read ({cause})")
 
 
 def _config() -> Config:
