@@ -66,7 +66,7 @@ class Site:
             assert answer.headers["www-authenticate"].startswith("Bearer realm=")
             assert "x-auth-subject" not in answer.headers
         told = await self.introspect(token)
-        if told.status != 400:  # what can be no token is no question
+        if told.status not in (400, 413):  # what can be no token is no question
             assert (told.status, json.loads(told.body)) == (200, {"active": False}), token[:200]
 
     async def key(self) -> SigningKey:
@@ -175,7 +175,7 @@ async def test_a169_a_kid_is_looked_up_and_nothing_else(
 
 
 async def test_a169_a_kid_of_a_megabyte_is_refused(site: Site) -> None:
-    await site.refuses(await site.forge({"kid": "x" * 40_000}))
+    await site.refuses(await site.forge({"kid": "x" * 1_000_000}))
 
 
 async def test_a170_a_key_that_is_not_active_or_retired_opens_nothing(
@@ -495,15 +495,19 @@ async def test_a187_two_issuers_that_share_a_kid_share_no_key(
 
         await app.database.write(body)
         clock.advance(30_000)  # keys are read again
-        assert (await app.signing.signer()).kid == (await site.key()).kid == kid
         user = await person(app, "u1@example.com")
-        token = await own_token(other, user.email)
-        assert read(token)[0]["kid"] == kid
-        for _ in range(2):
+        token, key = await own_token(other, user.email), await site.key()
+        assert read(token)[0]["kid"] == key.kid == kid
+        ours, others = site.town.app.signing, app.signing
+        for first, second in ((ours, others), (others, ours)):
+            clock.advance(30_000)
+            await first.known()
+            await second.known()
             await site.refuses(token)
+            await site.refuses(await site.forge(key=theirs))
+            await site.accepts(await site.forge(key=key))
             assert await other.api.get_session({"authorization": f"Bearer {token}"})
             assert await other.api.get_session({"authorization": f"Bearer {site.token}"}) is None
-            await site.accepts(site.token)
 
 
 async def own_token(auth: Auth, email: str) -> str:
