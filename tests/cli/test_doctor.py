@@ -51,6 +51,17 @@ def test_management_that_is_off_is_told(shell: Shell) -> None:
     )
 
 
+def test_what_lies_beside_a_linked_file_is_found(shell: Shell) -> None:
+    shell.user()
+    (shell.folder / "links").mkdir()
+    (shell.folder / "links" / "a.db").symlink_to(shell.folder / "keybearer.db")
+    shell.env["KEYBEARER_DATABASE_URL"] = f"sqlite:///{shell.folder}/links/a.db"
+    secret = shell.folder / "keybearer.db-secret"
+    assert states(shell)["secret"] == "ok"
+    secret.chmod(0o644)
+    assert found(shell)["files"]["text"].startswith(f"{secret} may be read by others")
+
+
 def test_files_that_others_may_read_fail(shell: Shell) -> None:
     shell.user()
     file = shell.folder / "keybearer.db"

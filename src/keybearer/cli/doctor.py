@@ -119,7 +119,7 @@ def of_files(settings: "Settings") -> Iterator[Finding]:
     """The SQLite file and what lies beside it: ours alone, and room to grow."""
     if settings.sqlite_path is None:
         return
-    file = Path(settings.sqlite_path).absolute()
+    file = Path(settings.sqlite_path).resolve()
     if not file.parent.is_dir():
         yield bad("files", f"the folder {file.parent} is missing: mkdir -p {file.parent}")
         return
@@ -157,7 +157,7 @@ def of_secret(settings: "Settings") -> Iterator[Finding]:
 
 def _secret_file(settings: "Settings") -> Path | None:
     path = settings.sqlite_path
-    return None if path is None else Path(f"{path}-secret")
+    return None if path is None else Path(f"{Path(path).resolve()}-secret")
 
 
 def _bits(text: str) -> float:
@@ -191,7 +191,7 @@ async def of_database(settings: "Settings") -> AsyncIterator[Finding]:
 
 def _missing(settings: "Settings") -> Path | None:
     """The SQLite file, while there is none: opening it would make it."""
-    file = None if settings.sqlite_path is None else Path(settings.sqlite_path).absolute()
+    file = None if settings.sqlite_path is None else Path(settings.sqlite_path).resolve()
     return None if file is None or file.exists() else file
 
 
