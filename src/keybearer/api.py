@@ -21,7 +21,7 @@ from keybearer.operations import (
     tokens,
     verify,
 )
-from keybearer.operations.admission import admit
+from keybearer.operations.admission import admit, identified
 from keybearer.operations.app import App
 from keybearer.operations.declaration import Access, Call, Operation
 from keybearer.operations.wire import UserRecord, user_record
@@ -199,7 +199,8 @@ class Api:
     ) -> Verdict:
         """Checks a request: `Session`, `Refusal`, or `Anonymous` when nothing was presented.
 
-        An accepted request counts against the key's limit and quota.
+        Without a credential of ours it is whoever `identify` says. An accepted request counts
+        against the key's limit and quota.
 
         Args:
             headers: Starlette's headers, a mapping, or raw pairs.
@@ -210,7 +211,11 @@ class Api:
             Unavailable: a dependency is lost; answer 503.
         """
         app = await self._running()
-        return await app.verifier.verify(raw(headers), ip, parse_needs(permissions))
+        sent, needed = raw(headers), parse_needs(permissions)
+        verdict = await app.verifier.verify(sent, ip, needed)
+        if isinstance(verdict, Anonymous):
+            return await identified(app, sent, needed)
+        return verdict
 
     async def get_session(
         self, headers: AnyHeaders, *, permissions: Needs = None, ip: str | None = None

@@ -42,6 +42,7 @@ from keybearer.verification.signing import SigningKeys
 from keybearer.verification.usage import FLUSH_MS, Batch, Usage
 from keybearer.verification.verifier import Verifier
 from keybearer.web.mount import Mount
+from keybearer.web.problem import BASE
 
 log = logging.getLogger("keybearer")
 
@@ -65,6 +66,7 @@ class Auth:
 
     Attributes:
         api: the check of a request, and every operation.
+        base: below which path our paths lie.
         parts: what is wired, once it is started; for integrations.
 
     Raises:
@@ -94,6 +96,7 @@ class Auth:
         self._identify = identify
         self._serving = serving
         self._clock = clock or SystemClock()
+        self.base = BASE
         self.parts: App | None = None
         self._claim: Claim | None = None
         self._starting = asyncio.Lock()
@@ -104,11 +107,11 @@ class Auth:
 
     @property
     def operations(self) -> tuple[AnyOperation, ...]:
-        """Every operation that this keybearer serves."""
-        served = [*CORE, *(ACCOUNTS if self._accounts else ())]
+        """Every operation that this keybearer has."""
+        listed = [*CORE, *ACCOUNTS]
         for plugin in self.plugins:
-            served += plugin.operations
-        return tuple(served)
+            listed += plugin.operations
+        return tuple(each for each in listed if self._accounts or not each.accounts)
 
     @property
     def catalogue(self) -> frozenset[str]:
@@ -116,9 +119,18 @@ class Auth:
         listed = (plugin.catalogue for plugin in self.plugins if plugin.catalogue is not None)
         return next(listed, self.settings.permissions)
 
-    def mount(self, app: ASGIApp, *, base: str = "/api/auth") -> ASGIApp:
-        """The app with keybearer in front: `/api/auth/*` is ours, all else goes on to `app`."""
-        return Mount(self, app, base=base)
+    def mount(self, app: ASGIApp, *, base: str = BASE) -> ASGIApp:
+        """The app with keybearer in front: `/api/auth/*` is ours, all else goes on to `app`.
+
+        Args:
+            base: another path for ours; the links in mails and the documents go by it too.
+
+        Raises:
+            Misuse: the base is no path, or has a slash too many.
+        """
+        mounted = Mount(self, app, base=base)
+        self.base = base
+        return mounted
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _app: object = None) -> AsyncIterator[None]:
@@ -275,6 +287,7 @@ class Auth:
             holds=holds,
             identify=self._identify,
             wake_mail=self._mail_waits.set,
+            mounted_at=lambda: self.base,
         )
 
     def _holds(self) -> Holds:

@@ -30,6 +30,10 @@ DAY_MS = 86_400_000
 
 _PORTS = {"http": 80, "https": 443}
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+# What apps have that are no web sites: capacitor://localhost, chrome-extension://…
+_APP_ORIGIN = re.compile(
+    r"(?!(?:https?|wss?|ftp|file|data|blob|javascript|about):)[a-z][a-z0-9+.-]{1,31}://[a-z0-9.-]+"
+)
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
 _LISTEN = re.compile(r"[0-9A-Za-z.:_-]+")
 _LOCALES = ("en", "de", "fr", "es", "pt-BR", "ja", "zh-CN", "ar")
@@ -249,6 +253,8 @@ def _secret(text: str) -> tuple[str, ...]:
 def _origins(text: str) -> tuple[str, ...]:
     takes = "takes origins as browsers send them, as https://app.example.com"
     for origin in _words(text):
+        if _APP_ORIGIN.fullmatch(origin):
+            continue
         if _origin(origin, takes) != origin:
             raise ValueError(takes)
     return _words(text)

@@ -1,12 +1,18 @@
-"""Who may call: the host app's own log-in counts where no credential is presented."""
+"""Who may call: one credential, of a kind that may, or the log-in of the host app."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from keybearer import Auth, Failure
+from keybearer.operations import service_tokens
+from keybearer.operations.app import App
+from keybearer.operations.tokens import Login
 from keybearer.verification.presented import Headers
+from keybearer.web.mount import no_app
+from tests.people import call_of
 
 
 async def identify(headers: Headers) -> str | None:
@@ -38,3 +44,57 @@ async def test_whom_the_host_app_does_not_know_is_nobody(hosted: Auth) -> None:
 async def test_a_bad_key_is_refused_before_the_host_app_is_asked(hosted: Auth) -> None:
     with pytest.raises(Failure, match="INVALID_API_KEY"):
         await hosted.api.create_api_key(headers={"cookie": "sid=theirs", "x-api-key": "kb_bad"})
+
+
+# --- one credential, of a kind that may -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/login"), ("POST", "/sign-up/email"), ("GET", "/jwks"), ("POST", "/logout"),
+     ("GET", "/list-sessions"), ("POST", "/api-key/revoke-self")],
+)  # fmt: skip
+@pytest.mark.parametrize("twice", [("authorization", "x-api-key"), ("x-api-key", "x-api-key")])
+async def test_two_credentials_are_refused_wherever_they_come(
+    client: httpx2.AsyncClient, method: str, path: str, twice: tuple[str, str]
+) -> None:
+    headers = [(name, "Bearer kb_x") for name in twice]
+    answer = await client.request(method, f"/api/auth{path}", headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (400, "MULTIPLE_CREDENTIALS")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/list-sessions"), ("POST", "/revoke-sessions"), ("POST", "/update-user"),
+     ("GET", "/audit"), ("GET", "/token")],
+)  # fmt: skip
+async def test_a_service_token_is_no_person(
+    client: httpx2.AsyncClient, app: App, method: str, path: str
+) -> None:
+    _, token = await service_tokens.create(call_of(app), "shop")
+    headers = {"authorization": f"Bearer {token.reveal()}"}
+    answer = await client.request(method, f"/api/auth{path}", headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (403, "SESSION_REQUIRED")
+    assert "service token" in answer.json()["message"]
+    assert "set-cookie" not in answer.headers
+    keys = await client.get("/api/auth/api-key/list", headers=headers)
+    assert (keys.status_code, keys.json()["total"]) == (200, 0)
+
+
+@pytest.mark.parametrize("path", ["/login", "/refresh", "/logout", "/revoke", "/introspect",
+                                  "/token", "/get-session", "/sign-up/email"])  # fmt: skip
+async def test_without_accounts_nothing_shows_that_there_could_be_some(
+    hosted: Auth, path: str
+) -> None:
+    transport = httpx2.ASGITransport(app=hosted.mount(no_app), client=("127.0.0.1", 50_000))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        for method in ("GET", "POST", "PUT"):
+            answer = await client.request(method, f"/api/auth{path}")
+            assert (answer.status_code, answer.json()["code"]) == (404, "NOT_FOUND")
+
+
+async def test_without_accounts_a_call_of_theirs_is_refused(hosted: Auth) -> None:
+    with pytest.raises(Failure, match="NOT_FOUND"):
+        await hosted.api.login(Login(email="ada@example.com", password="x"))
+    with pytest.raises(Failure, match="NOT_FOUND"):
+        await hosted.api.revoke_sessions(owner="user-5")

@@ -2,14 +2,18 @@
 
 import asyncio
 
+import httpx2
 import pytest
 
 from keybearer import Unavailable
 from keybearer.adapters.sql import audit
+from keybearer.adapters.sql import keys as keys_sql
 from keybearer.domain.model import Refusal, Session
-from keybearer.operations import upkeep
+from keybearer.domain.ports import Transaction
+from keybearer.operations import people, upkeep
 from keybearer.operations.app import App
 from keybearer.operations.declaration import Call, Empty
+from keybearer.operations.keyedits import UpdateKey, update_api_key
 from keybearer.operations.keyends import (
     RevokeKey,
     RotateKey,
@@ -51,12 +55,71 @@ async def test_revoking_again_tells_when_it_was(
     assert again.revoked_at == first.revoked_at
 
 
+async def test_a_reason_is_text_that_can_be_shown(app: App, ada: Session) -> None:
+    made = await make(app, ada)
+    asked = RevokeKey(key_id=made.id, reason="leaked\x07\x1b[2J")
+    assert await code_of(revoke_api_key(call_of(app, ada), asked)) == "VALIDATION_ERROR"
+    assert isinstance(await check(app, made.key), Session)
+
+
 async def test_whoever_holds_a_key_can_end_it(app: App, ada: Session) -> None:
     made = await make(app, ada)
     itself = await check(app, made.key)
     assert isinstance(itself, Session)
     assert (await revoke_self(call_of(app, itself), Empty())).success
     assert isinstance(await check(app, made.key), Refusal)
+
+
+@pytest.mark.parametrize("barred", ["network", "off", "expired", "owner"])
+async def test_whoever_finds_a_key_can_end_it_though_it_opens_nothing(
+    app: App, client: httpx2.AsyncClient, ada: Session, clock: StandingClock, barred: str
+) -> None:
+    ip_allow = ["10.0.0.0/8"] if barred == "network" else None
+    made = await make(app, ada, ip_allow=ip_allow, expires_in=60)
+    if barred == "off":
+        await update_api_key(call_of(app, ada), UpdateKey(key_id=made.id, enabled=False))
+    elif barred == "expired":
+        clock.advance(60_000)
+    elif barred == "owner":
+        await people.disable(call_of(app), ada.subject)
+    headers = {"x-api-key": made.key or ""}
+    refusal = await client.get("/api/auth/api-key/get", headers=headers)
+    assert refusal.status_code in (401, 403)
+    answer = await client.post("/api/auth/api-key/revoke-self", headers=headers)
+    assert answer.status_code == 200, answer.text
+    shown = await get_api_key(call_of(app), GetKey(id=made.id))
+    assert (shown.status, shown.revoked_at) == ("revoked", answer.json()["revokedAt"])
+    events = await list_audit(call_of(app, ada), AskAudit(event="key.revoked"))
+    assert [event.actor_id for event in events.events] == [made.id]
+
+    again = await client.post("/api/auth/api-key/revoke-self", headers=headers)
+    assert (again.status_code, again.json()["code"]) == (401, "KEY_REVOKED")
+
+
+async def test_a_secret_that_was_replaced_for_good_ends_nothing(
+    app: App, client: httpx2.AsyncClient, ada: Session
+) -> None:
+    made = await make(app, ada)
+    await rotate_api_key(call_of(app, ada), RotateKey(key_id=made.id, grace_period=0))
+    headers = {"x-api-key": made.key or ""}
+    answer = await client.post("/api/auth/api-key/revoke-self", headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (401, "KEY_REVOKED")
+    assert (await get_api_key(call_of(app, ada), GetKey(id=made.id))).revoked_at is None
+
+
+async def test_a_key_that_is_gone_while_it_asks_is_refused(
+    app: App, client: httpx2.AsyncClient, ada: Session, clock: StandingClock
+) -> None:
+    made = await make(app, ada, ip_allow=["10.0.0.0/8"], expires_in=60)
+    headers = {"x-api-key": made.key or ""}
+    assert (await client.get("/api/auth/api-key/get", headers=headers)).status_code == 403  # cached
+
+    async def forget(tx: Transaction) -> int:
+        return await keys_sql.forget_ended(tx, before=clock.now() + 90_000)
+
+    assert await app.database.write(forget) == 1
+    answer = await client.post("/api/auth/api-key/revoke-self", headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (403, "IP_NOT_ALLOWED")
 
 
 async def test_every_key_of_an_owner_ends_together(app: App, ada: Session) -> None:
@@ -216,6 +279,20 @@ async def test_verify_says_what_is_wrong_with_the_question(
 
 
 # --- usage and audit ---
+
+
+async def test_a_key_that_asks_for_usage_need_not_name_itself(
+    app: App, client: httpx2.AsyncClient, ada: Session
+) -> None:
+    made, other = await make(app, ada), await make(app, ada)
+    await check(app, made.key)
+    path, headers = "/api/auth/api-key/usage", {"x-api-key": made.key or ""}
+    own = await client.get(path, headers=headers)
+    assert own.status_code == 200, own.text
+    assert (own.json()["keyId"], own.json()["total"]) == (made.id, {"accepted": 1})
+    foreign = await client.get(path, params={"keyId": other.id}, headers=headers)
+    assert foreign.status_code == 404
+    assert await code_of(get_usage(call_of(app, ada), AskUsage())) == "VALIDATION_ERROR"
 
 
 async def test_usage_counts_by_hour_day_and_outcome(

@@ -205,6 +205,18 @@ async def test_a_service_names_the_owner(app: App) -> None:
     assert await code_of(make(app, service)) == "VALIDATION_ERROR"
 
 
+async def test_an_idempotency_key_is_refused_with_another_request(app: App, ada: Session) -> None:
+    asked = CreateKey(name="one", metadata={"b": 1, "a": 2})
+    made = await create_api_key(call_of(app, ada, idempotency_key="r1"), asked)
+    for other in (CreateKey(name="two", expires_in=60), CreateKey(name="one"), CreateKey()):
+        with pytest.raises(Failure, match="IDEMPOTENCY_KEY_REUSED") as failure:
+            await create_api_key(call_of(app, ada, idempotency_key="r1"), other)
+        assert failure.value.status == 422
+    same = CreateKey(name="one", metadata={"a": 2, "b": 1})
+    again = await create_api_key(call_of(app, ada, idempotency_key="r1"), same)
+    assert (again.id, again.key) == (made.id, None)
+
+
 async def test_a_retry_with_the_same_idempotency_key_makes_no_second_key(
     app: App, ada: Session
 ) -> None:

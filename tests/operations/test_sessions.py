@@ -16,8 +16,13 @@ from keybearer.domain.model import ANONYMOUS, Session, User
 from keybearer.domain.ports import Row, Transaction
 from keybearer.operations import people
 from keybearer.operations.app import App
-from keybearer.operations.declaration import Empty
-from keybearer.operations.sessions import SessionAndUser, SessionRecord, SignedIn, SignIn
+from keybearer.operations.sessions import (
+    AskSession,
+    SessionAndUser,
+    SessionRecord,
+    SignedIn,
+    SignIn,
+)
 from keybearer.operations.sessions import get_session as operation
 from tests.people import PASSWORD, START, StandingClock, call_of, log_in, make_key, person
 
@@ -259,13 +264,13 @@ async def test_get_session_is_null_when_login_or_user_went_meanwhile(
     await Browser(client).sign_in()
     [row] = await rows(app, select(sessions))
     caller = Session(subject=ada.id, kind="session", id=row.id, session_id=row.id)
-    assert isinstance(await operation(call_of(app, caller), Empty()), SessionAndUser)
+    assert isinstance(await operation(call_of(app, caller), AskSession()), SessionAndUser)
     gone = msgspec.structs.replace(caller, session_id="gone")
-    assert await operation(call_of(app, gone), Empty()) is None
-    assert await operation(call_of(app, ANONYMOUS), Empty()) is None
-    assert await operation(call_of(app), Empty()) is None  # the app itself has no login
+    assert await operation(call_of(app, gone), AskSession()) is None
+    assert await operation(call_of(app, ANONYMOUS), AskSession()) is None
+    assert await operation(call_of(app), AskSession()) is None  # the app itself has no login
     await run(app, delete(users))
-    assert await operation(call_of(app, caller), Empty()) is None
+    assert await operation(call_of(app, caller), AskSession()) is None
 
 
 async def test_use_moves_the_idle_end_but_never_past_the_absolute_one(
@@ -298,6 +303,31 @@ async def test_logins_are_listed_the_last_used_first_and_only_ones_own(
     await bob.sign_in("bob@example.com")
     clock.advance(1_000)
     listed = (await first.get("/list-sessions")).json()
+@pytest.mark.parametrize(
+    "query", ["disableCookieCache=true", "disableRefresh=false&disableCookieCache=1"]
+)
+async def test_what_better_auths_client_asks_of_the_session_is_taken(
+    client: httpx2.AsyncClient, ada: User, query: str
+) -> None:
+    browser = Browser(client)
+    await browser.sign_in()
+    answer = await browser.get(f"/get-session?{query}")
+    assert answer.json()["user"]["email"] == ADA
+    refused = await browser.get("/get-session?disableCookieCache=perhaps")
+    assert refused.status_code == 400
+    assert refused.json()["message"] == "disableCookieCache must be true or false."
+
+
+async def test_what_better_auths_client_sends_with_a_sign_out_is_taken(
+    client: httpx2.AsyncClient, ada: User
+) -> None:
+    browser = Browser(client)
+    await browser.sign_in()
+    answer = await browser.post("/sign-out", callbackURL="/bye", disableRedirect=True, state="x")
+    assert (answer.status_code, answer.json()) == (200, {"success": True})
+    assert not await browser.is_in()
+
+
     assert [each["current"] for each in listed] == [True, False]
     assert [each["token"] for each in listed] == [await first.handle(), await second.handle()]
     assert {each["userId"] for each in listed} == {ada.id}
@@ -480,7 +510,7 @@ async def test_ending_no_login_is_no_statement(app: App, ada: User) -> None:
 async def test_accounts_that_are_left_out_have_no_logins(app: App) -> None:
     object.__setattr__(app, "accounts", False)
     with pytest.raises(Failure, match="NOT_FOUND"):
-        await operation(call_of(app, ANONYMOUS), Empty())
+        await operation(call_of(app, ANONYMOUS), AskSession())
 
 
 def test_reprs_show_no_secret() -> None:

@@ -17,7 +17,6 @@ from keybearer.web.exchange import (
     client_ip,
     facts,
     header,
-    instance,
     read_body,
     read_form,
     read_json,
@@ -25,6 +24,7 @@ from keybearer.web.exchange import (
     send_answer,
     trusted_origin,
 )
+from keybearer.web.problem import shown_path
 
 JSON = b"application/json"
 FORM = b"application/x-www-form-urlencoded"
@@ -270,7 +270,10 @@ def test_the_address_is_the_peers_unless_a_proxy_is_trusted() -> None:
 def test_the_first_header_of_a_name_counts_and_no_query_is_shown() -> None:
     assert header(scope_of((b"a", b"1"), (b"a", b"2")), b"a") == b"1"
     assert header(scope_of(), b"a") is None
-    assert instance({"path": "/" + "x" * 500, "query_string": b"token=s3cret"}) == "/" + "x" * 199
+    assert shown_path({"path": "/" + "x" * 500, "query_string": b"token=s3cret"}) == "/" + "x" * 199
+    for path in ("/api/auth/reset-password/s3cret", "/iam/reset-password/s3/cret"):
+        shown = shown_path({"path": path})
+        assert shown == path.partition("s3")[0] + "***"
 
 
 # --- who may send what ----------------------------------------------------------------------

@@ -115,6 +115,22 @@ def test_management_is_not_mentioned_while_it_is_off() -> None:
     assert "/api-key/verify" in paths
 
 
+def test_what_needs_accounts_is_not_there_without_them() -> None:
+    auth = Auth("sqlite:////nowhere/keybearer.db", secret=SECRET, accounts=False)
+    paths = document(auth.operations, auth.settings, auth.base)["paths"]
+    gone = ("/login", "/refresh", "/logout", "/revoke", "/introspect", "/token", "/get-session",
+            "/sign-up/email", "/sign-in/email", "/reset-password", "/delete-user")  # fmt: skip
+    assert not paths.keys() & set(gone)
+    assert {"/api-key/verify", "/audit", "/forward"} <= paths.keys()
+
+
+def test_every_answer_to_an_unknown_host_is_there(described: dict[str, Any]) -> None:
+    for method, path, operation in operations(described):
+        if not path.startswith("/health/"):  # answered under any name
+            codes = json.dumps(operation["responses"]["400"])
+            assert "INVALID_HOST" in codes, (method, path)
+
+
 def test_examples_hold_no_secret(described: dict[str, Any]) -> None:
     assert not re.search(r"kb[rs]?_[0-9A-Za-z]{8}|eyJ", json.dumps(described))
 

@@ -12,5 +12,5 @@ async def openapi(*, as_json: bool) -> None:
     from keybearer.web.openapi import document
 
     auth = Auth(serving=False)
-    described = document(auth.operations, auth.settings, "/api/auth")
+    described = document(auth.operations, auth.settings, auth.base)
     answer(json.dumps(described, indent=None if as_json else 2, ensure_ascii=False))

@@ -93,7 +93,7 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
         "INVALID_ORIGIN": Problem(403, _MAY, "Invalid origin"),
         "MISSING_OR_NULL_ORIGIN": Problem(403, _MAY, "Missing or null Origin"),
         "LOOPBACK_ONLY": Problem(403, _MAY, "This is answered on loopback or to a service token."),
-        # 404, 405, 413, 415, 429: the rest of the caller's side
+        # 404, 405, 409, 413, 415, 422, 429: the rest of the caller's side
         "NOT_FOUND": Problem(404, _GONE, "There is nothing at this address."),
         "KEY_NOT_FOUND": Problem(404, _GONE, "API Key not found"),
         "USER_NOT_FOUND": Problem(404, _GONE, "User not found"),
@@ -103,6 +103,9 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
             405, "Method not allowed", "Use a method of the Allow header."
         ),
         "USER_ALREADY_EXISTS": Problem(409, "Conflict", "A user with this address exists."),
+        "IDEMPOTENCY_KEY_REUSED": Problem(
+            422, "Idempotency-Key reused", "This Idempotency-Key was sent with another request."
+        ),
         "BODY_TOO_LARGE": Problem(413, "Body too large", "The body may have 64 KB at most."),
         "URI_TOO_LONG": Problem(414, "URI too long", "The query may have 8 KB at most."),
         "UNSUPPORTED_MEDIA_TYPE": Problem(

@@ -22,10 +22,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from keybearer.api import Needs
 from keybearer.auth import Auth
 from keybearer.domain.errors import Failure, Misuse, Unavailable
-from keybearer.domain.model import Refusal, Session
+from keybearer.domain.model import Anonymous, Refusal, Session
 from keybearer.domain.permissions import parse_needs
-from keybearer.operations.admission import explicit
-from keybearer.web.exchange import check_site, client_ip, instance, new_request_id
+from keybearer.operations.admission import explicit, identified
+from keybearer.web.exchange import check_site, client_ip, header, new_request_id
 from keybearer.web.problem import of_failure, of_loss
 
 log = logging.getLogger("keybearer.web")
@@ -97,7 +97,8 @@ async def admit(
 ) -> Session | None:
     """Who calls, also on `request.state.session`; None where that is optional.
 
-    Several guards around one endpoint charge a key once.
+    Without a credential of ours it is whoever `identify` says. Several guards around one
+    endpoint charge a key once.
 
     Raises:
         Failure: refused, nobody, or a cookie in a request that another site made a browser send.
@@ -109,11 +110,14 @@ async def admit(
     verdict = app.verifier.warm(headers, ip, needed, charge=charge)
     if verdict is None:
         verdict = await app.verifier.verify(headers, ip, needed, charge=charge)
+    if isinstance(verdict, Anonymous):
+        verdict = await identified(app, headers, needed)
     if isinstance(verdict, Session):
         session = verdict
         scope[_CHARGED] = auth
         if session.kind == "session" and scope.get("method") not in _SAFE and not explicit(headers):
-            check_site(scope, app.settings, with_cookie=True)
+            cookie = header(scope, b"cookie") is not None
+            check_site(scope, app.settings, with_cookie=cookie)
     elif isinstance(verdict, Refusal) and (explicit(headers) or not optional):
         raise verdict.failure()
     elif not optional:
@@ -124,12 +128,12 @@ async def admit(
 
 def answer(error: Failure | Unavailable, scope: Scope) -> Response:
     """A refusal or a loss as problem+json with its headers."""
-    where, request_id = instance(scope), new_request_id()
+    request_id = new_request_id()
     if isinstance(error, Failure):
-        told = of_failure(error, instance=where, request_id=request_id)
+        told = of_failure(error, scope=scope, request_id=request_id)
     else:
         log.error("dependency.lost", extra={"request_id": request_id, "reason": error.reason})
-        told = of_loss(error, instance=where, request_id=request_id)
+        told = of_loss(error, scope=scope, request_id=request_id)
     response = Response(told.body, told.status)
     response.raw_headers += told.headers
     return response

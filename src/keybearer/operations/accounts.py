@@ -26,7 +26,7 @@ from keybearer.domain.errors import Failure
 from keybearer.domain.model import User
 from keybearer.domain.ports import Transaction
 from keybearer.operations import links, mails, outbox, recovery, throttle
-from keybearer.operations.app import record, require_accounts
+from keybearer.operations.app import record
 from keybearer.operations.authentication import (
     PASSWORD_CODES,
     check_new_password,
@@ -113,6 +113,7 @@ class Deleted(Output, frozen=True, kw_only=True):
     "POST",
     "/sign-up/email",
     access=Access.PUBLIC,
+    accounts=True,
     tag="Accounts",
     errors=(
         "INVALID_EMAIL",
@@ -127,7 +128,6 @@ async def sign_up_email(call: Call, asked: SignUp) -> SignedUp:
     Mails a link that verifies the address. The answer is the same whether or not the address
     has an account: then its owner is told by mail, and the answer's `id` is nobody's.
     """
-    require_accounts(call)
     address = read_address(asked.email)
     name = read_name(asked.name)
     image = _read_image(asked.image)
@@ -170,7 +170,7 @@ async def _sign_up_again(
     if pending:
         await mail_verification(call, tx, user, callback)
     else:
-        mail = mails.address_in_use(call.app.settings, user.email, call.now)
+        mail = mails.address_in_use(call.app, user.email, call.now)
         await outbox.put(call, tx, mail)
 
 
@@ -179,6 +179,7 @@ async def _sign_up_again(
     "/send-verification-email",
     access=Access.PUBLIC,
     tag="Accounts",
+    accounts=True,
     errors=("INVALID_EMAIL", "INVALID_ORIGIN", "TOO_MANY_ATTEMPTS"),
 )
 async def send_verification_email(call: Call, asked: AskForLink) -> Status:
@@ -187,7 +188,6 @@ async def send_verification_email(call: Call, asked: AskForLink) -> Status:
     The answer is the same whether or not there is such an account, and whether or not it got as
     many mails as it may (3 a minute, 20 a day).
     """
-    require_accounts(call)
     address = read_address(asked.email)
     callback = links.check_callback(call.app.settings, asked.callback_url)
 
@@ -213,6 +213,7 @@ async def send_verification_email(call: Call, asked: AskForLink) -> Status:
     "/verify-email",
     access=Access.PUBLIC,
     tag="Accounts",
+    accounts=True,
     errors=("INVALID_TOKEN", "INVALID_ORIGIN"),
     redirects=True,
 )
@@ -222,7 +223,6 @@ async def verify_email(call: Call, asked: OpenLink) -> Verified:
     Logs nobody in, so that a mail scanner which opens links opens nothing. The link works once.
     With `callbackURL` the answer is a redirect there, with `?error=INVALID_TOKEN` on failure.
     """
-    require_accounts(call)
     callback = links.check_callback(call.app.settings, asked.callback_url)
     try:
         await _verify(call, asked.token)
@@ -235,10 +235,16 @@ async def verify_email(call: Call, asked: OpenLink) -> Verified:
     return Verified()
 
 
-@operation("POST", "/verify-email", access=Access.PUBLIC, tag="Accounts", errors=("INVALID_TOKEN",))
+@operation(
+    "POST",
+    "/verify-email",
+    access=Access.PUBLIC,
+    accounts=True,
+    tag="Accounts",
+    errors=("INVALID_TOKEN",),
+)
 async def confirm_email(call: Call, asked: ConfirmLink) -> Verified:
     """Verifies the address that a link was mailed to, for a page with a button."""
-    require_accounts(call)
     await _verify(call, asked.token)
     return Verified()
 
@@ -261,11 +267,11 @@ async def _verify(call: Call, token: str) -> None:
     "/update-user",
     access=Access.SESSION,
     tag="Accounts",
+    accounts=True,
     errors=("NO_VALUES_TO_UPDATE",),
 )
 async def update_user(call: Call, asked: UpdateUser) -> Status:
     """Changes the name, the picture or the language; the address cannot be changed."""
-    require_accounts(call)
     user = await current_user(call)
     changes: dict[str, object] = {}
     if not isinstance(asked.name, UnsetType):
@@ -293,11 +299,12 @@ async def update_user(call: Call, asked: UpdateUser) -> Status:
     "/delete-user",
     access=Access.SESSION,
     tag="Accounts",
+    accounts=True,
     errors=("INVALID_PASSWORD", "TOO_MANY_ATTEMPTS"),
+    session="ends",
 )
 async def delete_user(call: Call, asked: DeleteUser) -> Deleted:
     """Deletes the account of whoever is logged in: its keys and logins stop at once, for good."""
-    require_accounts(call)
     user = await confirm_password(call, asked.password)
 
     async def body(tx: Transaction) -> tuple[str, ...]:

@@ -1,9 +1,11 @@
-"""Who may call an operation: from headers to the caller."""
+"""Who may call: from headers to the caller."""
 
 from typing import Any
 
+from keybearer.adapters.sql import keys as sql
 from keybearer.domain.errors import Failure
 from keybearer.domain.model import ANONYMOUS, Anonymous, Kind, Refusal, Session, Verdict
+from keybearer.domain.permissions import missing
 from keybearer.operations.app import App
 from keybearer.operations.declaration import Access, Operation
 from keybearer.verification.presented import Headers
@@ -14,10 +16,12 @@ _ACCEPTED: dict[Access, frozenset[Kind]] = {
     Access.PUBLIC: _EVERY,
     Access.OPTIONAL: frozenset({"session", "access"}),
     Access.SESSION: frozenset({"session", "access", "service"}),
+    Access.MANAGER: frozenset({"session", "access", "service"}),
     Access.KEY: frozenset({"key"}),
     Access.OWNER: _EVERY,
     Access.SERVICE: _EVERY,
 }
+_STILL_HELD = frozenset({"KEY_DISABLED", "KEY_EXPIRED", "OWNER_DISABLED", "IP_NOT_ALLOWED"})
 
 
 async def admit(
@@ -32,17 +36,19 @@ async def admit(
         Unavailable: a dependency is lost.
     """
     access = declared.access
+    if explicit(headers) > 1:
+        raise Failure("MULTIPLE_CREDENTIALS")
     if access is Access.PUBLIC and not declared.verdict:
         return ANONYMOUS, ANONYMOUS
     verdict = await app.verifier.verify(
         headers, ip, NO_NEEDS, accept=_ACCEPTED[access], charge=False
     )
-    if isinstance(verdict, Anonymous) and app.identify is not None:
-        owner = await app.identify(headers)
-        if owner is not None:
-            verdict = Session(subject=owner, kind="session", id=owner)
+    if isinstance(verdict, Anonymous):
+        verdict = await identified(app, headers)
     if access is Access.PUBLIC:
         return (verdict if isinstance(verdict, Session) else ANONYMOUS), verdict
+    if access is Access.KEY and isinstance(verdict, Refusal) and verdict.code in _STILL_HELD:
+        verdict = await _holder(app, verdict)
     if isinstance(verdict, Refusal):
         if access is Access.OPTIONAL and not explicit(headers):
             return ANONYMOUS, verdict  # the cookie of a session that is over
@@ -53,9 +59,37 @@ async def admit(
         raise Failure("UNAUTHORIZED")
     if access is Access.SERVICE and verdict.kind != "service":
         raise Failure("SERVICE_TOKEN_REQUIRED")
+    if access is Access.SESSION and verdict.kind == "service":
+        raise Failure("SESSION_REQUIRED", "A service token cannot do this: log in instead.")
     return verdict, verdict
 
 
-def explicit(headers: Headers) -> bool:
-    """Whether a credential was presented on purpose, not by a browser's cookie."""
-    return any(name in (b"authorization", b"x-api-key") for name, _ in headers)
+async def identified(app: App, headers: Headers, needed: frozenset[str] = NO_NEEDS) -> Verdict:
+    """Whoever is logged in to the host app, where it tells us, with what an owner holds there.
+
+    For a request that presents no credential of ours.
+
+    Raises:
+        Unavailable: the host app cannot tell.
+    """
+    owner = None if app.identify is None else await app.identify(headers)
+    if owner is None:
+        return ANONYMOUS
+    held = await app.holds(owner, "user")
+    if held is not None and missing(held, needed):
+        return Refusal(code="INSUFFICIENT_SCOPE", needed=needed)
+    return Session(subject=owner, kind="session", id=owner, permissions=held)
+
+
+def explicit(headers: Headers) -> int:
+    """How many credentials were presented on purpose, not by a browser's cookie."""
+    return sum(name in (b"authorization", b"x-api-key") for name, _ in headers)
+
+
+async def _holder(app: App, refusal: Refusal) -> Verdict:
+    """Whoever holds a key that is ours and not revoked, though it opens nothing now."""
+    id = refusal.id or ""
+    key = await app.database.read(lambda tx: sql.by_id(tx, id, now=app.clock.now()))
+    if key is None:
+        return refusal
+    return Session(subject=key.owner_id, kind="key", id=key.id)

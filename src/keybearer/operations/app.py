@@ -32,10 +32,12 @@ class App:
     Attributes:
         cookie: the name of the session cookie.
         accounts: whether keybearer keeps the users; else owners are opaque ids of the host's.
+        jwt: whether sessions get access tokens too.
         catalogue: the permissions that keys can have; empty means that only the server sets them.
         holds: what an owner may do at the most.
         identify: who is logged in to the host app, by its headers: the owner's id, or None.
         wake_mail: tells the mail loop that the outbox has something.
+        mounted_at: below which path requests find us, as `/api/auth`.
     """
 
     settings: Settings
@@ -50,11 +52,18 @@ class App:
     access: AccessTokens
     cookie: str
     accounts: bool
+    jwt: bool
     catalogue: frozenset[str]
     holds: Holds
     identify: Identify | None
     wake_mail: Callable[[], None]
+    mounted_at: Callable[[], str]
     _changes: "set[asyncio.Task[Any]]" = field(default_factory=set, init=False, repr=False)
+
+    @property
+    def api(self) -> str:
+        """The address below which our paths lie, for links."""
+        return self.settings.base_url + self.mounted_at()
 
     def new_id(self, now: int) -> str:
         """A new UUIDv7."""

@@ -1,6 +1,6 @@
 """How an operation is declared, once, for everyone who serves it.
 
-    @operation("POST", "/api-key/create", access=Access.SESSION, tag="API keys", …)
+    @operation("POST", "/api-key/create", access=Access.MANAGER, tag="API keys", …)
     async def create_api_key(call: Call, asked: CreateKey) -> CreatedKey:
         '''Creates an API key. …'''
 
@@ -13,7 +13,7 @@ import enum
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar, get_type_hints
 
 import msgspec
 
@@ -34,7 +34,8 @@ class Access(enum.Enum):
     PUBLIC = "anyone; a credential is not looked at"
     OPTIONAL = "anyone; a credential that is presented must be good"
     SESSION = "a logged-in user (cookie, session token or access token)"
-    KEY = "an API key, for itself"
+    MANAGER = "a logged-in user, or a service token"
+    KEY = "an API key, for itself, even one that is bound to networks, disabled or expired"
     OWNER = "a logged-in user, or an API key for itself"
     SERVICE = "a service token"
 
@@ -65,11 +66,13 @@ class Reply:
         session: a session token to set as cookie (and `set-auth-token`), or "end" to clear it.
         persistent: whether the cookie outlives the browser.
         location: where a redirect goes; the transport answers 302.
+        jwt: an access token to give as `set-auth-jwt`.
     """
 
     session: "Secret | str | None" = None
     persistent: bool = True
     location: str | None = None
+    jwt: str | None = None
 
 
 @dataclass(slots=True)
@@ -113,7 +116,11 @@ Function = Callable[[Call, I], Awaitable[O]]
 
 @dataclass(frozen=True, slots=True)
 class Operation(Generic[I, O]):
-    """A declared operation. Calling it calls its function."""
+    """A declared operation. Calling it calls its function, if it exists here.
+
+    Raises:
+        Failure: NOT_FOUND for one that needs accounts, where keybearer keeps no users.
+    """
 
     name: str
     method: str
@@ -127,15 +134,19 @@ class Operation(Generic[I, O]):
     summary: str
     description: str
     aliases: tuple[tuple[str, str], ...] = ()
+    accounts: bool = False
     management: bool = False
     secret: bool = False
     form: bool = False
     redirects: bool = False
     verdict: bool = False
+    session: Literal["begins", "ends"] | None = None
     cache_seconds: int | None = None
     media_type: str = "application/json"
 
     async def __call__(self, call: Call, asked: I) -> O:
+        if self.accounts and not call.app.accounts:
+            raise Failure("NOT_FOUND")
         return await self.function(call, asked)
 
 
@@ -147,11 +158,13 @@ def operation(
     tag: str,
     errors: tuple[str, ...] = (),
     aliases: tuple[tuple[str, str], ...] = (),
+    accounts: bool = False,
     management: bool = False,
     secret: bool = False,
     form: bool = False,
     redirects: bool = False,
     verdict: bool = False,
+    session: Literal["begins", "ends"] | None = None,
     cache_seconds: int | None = None,
     media_type: str = "application/json",
 ) -> Callable[[Function[I, O]], Operation[I, O]]:
@@ -163,12 +176,14 @@ def operation(
         tag: its group in the reference.
         errors: the codes it answers beside those that every endpoint has.
         aliases: more `(method, path)` pairs that mean the same.
+        accounts: exists only where keybearer keeps the users.
         management: answers 404 while TOKEN_MANAGEMENT is off.
         secret: the answer carries a secret (`Cache-Control: no-store`).
         form: takes `application/x-www-form-urlencoded` (RFC 7009, RFC 7662), not JSON.
         redirects: may answer 302 to `reply.location`.
         verdict: a PUBLIC operation that wants to know what was presented, good or bad: it finds
             the verdict on `call.verdict`, and decides itself.
+        session: whether its answer may set the session cookie, or clear it.
         cache_seconds: for how long anyone may keep the answer; None means not at all.
         media_type: of the answer.
     """
@@ -192,11 +207,13 @@ def operation(
             summary=summary,
             description=description.strip(),
             aliases=aliases,
+            accounts=accounts,
             management=management,
             secret=secret,
             form=form,
             redirects=redirects,
             verdict=verdict,
+            session=session,
             cache_seconds=cache_seconds,
             media_type=media_type,
         )

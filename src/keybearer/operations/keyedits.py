@@ -50,7 +50,7 @@ class UpdateKey(Input, frozen=True, kw_only=True):
     rate_limit_max: int | UnsetType = UNSET
 
 
-@operation("POST", "/api-key/update", access=Access.SESSION, tag="API keys", management=True,
+@operation("POST", "/api-key/update", access=Access.MANAGER, tag="API keys", management=True,
            errors=(*RULES, "KEY_NOT_FOUND", "KEY_NOT_UPDATABLE",
                    "NO_VALUES_TO_UPDATE"))  # fmt: skip
 async def update_api_key(call: Call, asked: UpdateKey) -> ApiKey:

@@ -35,7 +35,7 @@ class RotateKey(Input, frozen=True, kw_only=True):
     grace_period: Annotated[int, msgspec.Meta(ge=0, le=MAX_GRACE_SECONDS)] = DAY_SECONDS
 
 
-@operation("DELETE", "/api-key/revoke", access=Access.SESSION, tag=TAG, management=True,
+@operation("DELETE", "/api-key/revoke", access=Access.MANAGER, tag=TAG, management=True,
            errors=("KEY_NOT_FOUND",), aliases=(("POST", "/api-key/delete"),))  # fmt: skip
 async def revoke_api_key(call: Call, asked: RevokeKey) -> Revoked:
     """Ends a key for ever.
@@ -49,7 +49,11 @@ async def revoke_api_key(call: Call, asked: RevokeKey) -> Revoked:
 
 @operation("POST", "/api-key/revoke-self", access=Access.KEY, tag=TAG)
 async def revoke_self(call: Call, asked: Empty) -> Revoked:
-    """Ends the API key that calls: for whoever finds one."""
+    """Ends the API key that calls: for whoever finds one.
+
+    It need not be one that opens anything: a key that is bound to networks, disabled or expired
+    is ended as well.
+    """
     return await _revoke(call, call.session.id, "revoked by itself")
 
 

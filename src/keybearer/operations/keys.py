@@ -86,10 +86,10 @@ class GetKey(Input, frozen=True, kw_only=True):
 @operation(
     "POST",
     "/api-key/create",
-    access=Access.SESSION,
+    access=Access.MANAGER,
     tag=TAG,
     errors=(*RULES, "INVALID_PREFIX", "KEY_CREATION_NOT_ALLOWED", "KEY_LIMIT_REACHED",
-            "USER_NOT_FOUND"),
+            "USER_NOT_FOUND", "IDEMPOTENCY_KEY_REUSED"),
     management=True,
     secret=True,
 )  # fmt: skip
@@ -98,6 +98,7 @@ async def create_api_key(call: Call, asked: CreateKey) -> CreatedApiKey:
 
     The answer has the key itself in `key`: the only time it is shown. With the header
     `Idempotency-Key` a retry after a lost reply makes no second key; its answer has `key: null`.
+    With another request that header is refused.
     """
     refuse_server_only(call, asked, "user_id", *SERVER_ONLY)
     _check_may_create(call)
@@ -148,22 +149,32 @@ async def create_api_key(call: Call, asked: CreateKey) -> CreatedApiKey:
         last_used_user_agent=None,
         request_count=0,
     )
-    stored = await call.app.database.write(lambda tx: _add(call, tx, key, secret))
+    stored = await call.app.database.write(lambda tx: _add(call, tx, asked, key, secret))
     if stored is not None:
         return created(stored, None, call.now)
     return created(key, secret, call.now)
 
 
-async def _add(call: Call, tx: Transaction, key: Key, secret: Secret) -> Key | None:
-    """Writes the key; gives the one that an earlier try made, if this is a retry."""
+async def _add(
+    call: Call, tx: Transaction, asked: CreateKey, key: Key, secret: Secret
+) -> Key | None:
+    """Writes the key; gives the one that an earlier try made, if this is a retry.
+
+    Raises:
+        Failure: IDEMPOTENCY_KEY_REUSED for a retry that asks for another key; KEY_LIMIT_REACHED.
+    """
     await audit.lock(tx, key.owner_id)
-    idempotency = None
+    ring, idempotency, request = call.app.ring, None, None
     if call.facts.idempotency_key is not None:
         named = f"{key.owner_id}|{call.facts.idempotency_key}".encode()
-        before = await sql.by_idempotency(tx, call.app.ring.digests(named), now=call.now)
+        wanted = msgspec.json.encode(asked, order="sorted")
+        before = await sql.by_idempotency(tx, ring.digests(named), now=call.now)
         if before is not None:
-            return before
-        idempotency = call.app.ring.digest(named)
+            made, asked_before = before
+            if asked_before not in (None, *ring.digests(wanted)):
+                raise Failure("IDEMPOTENCY_KEY_REUSED")
+            return made
+        idempotency, request = ring.digest(named), ring.digest(wanted)
     count = await sql.count_live(tx, key.owner_id, now=call.now)
     if count >= call.app.settings.max_keys_per_owner and not call.trusted:
         raise Failure("KEY_LIMIT_REACHED", extra={"limit": call.app.settings.max_keys_per_owner})
@@ -173,6 +184,7 @@ async def _add(call: Call, tx: Transaction, key: Key, secret: Secret) -> Key | N
         digest=call.app.ring.digest(secret.reveal().encode()),
         pepper_id=call.app.ring.newest.id,
         idempotency=idempotency,
+        request=request,
     )
     await record(
         call, tx, "key.created", owner_id=key.owner_id, target_id=key.id,
@@ -181,7 +193,7 @@ async def _add(call: Call, tx: Transaction, key: Key, secret: Secret) -> Key | N
     return None
 
 
-@operation("GET", "/api-key/list", access=Access.SESSION, tag=TAG, management=True,
+@operation("GET", "/api-key/list", access=Access.MANAGER, tag=TAG, management=True,
            errors=("SERVER_ONLY_PROPERTY",))  # fmt: skip
 async def list_api_keys(call: Call, asked: ListKeys) -> ApiKeyPage:
     """Lists the caller's keys, a page at a time; expired and revoked ones too."""

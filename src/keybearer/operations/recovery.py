@@ -11,7 +11,7 @@ from keybearer.adapters.sql import accounts, sessions
 from keybearer.domain.errors import Failure
 from keybearer.domain.ports import Transaction
 from keybearer.operations import links, mails, outbox, throttle
-from keybearer.operations.app import record, require_accounts
+from keybearer.operations.app import record
 from keybearer.operations.authentication import (
     PASSWORD_CODES,
     account_buckets,
@@ -66,6 +66,7 @@ class PasswordChanged(Output, frozen=True, kw_only=True):
     "/request-password-reset",
     access=Access.PUBLIC,
     tag="Accounts",
+    accounts=True,
     errors=("INVALID_EMAIL", "INVALID_ORIGIN", "TOO_MANY_ATTEMPTS"),
 )
 async def request_password_reset(call: Call, asked: AskForReset) -> ResetAsked:
@@ -74,7 +75,6 @@ async def request_password_reset(call: Call, asked: AskForReset) -> ResetAsked:
     The answer is the same whether or not there is such an account, and whether or not it got as
     many mails as it may (3 a minute, 20 a day).
     """
-    require_accounts(call)
     address = read_address(asked.email)
     callback = links.check_callback(call.app.settings, asked.redirect_to)
 
@@ -88,7 +88,7 @@ async def request_password_reset(call: Call, asked: AskForReset) -> ResetAsked:
             return
         await record(call, tx, "reset.requested", owner_id=user.id)
         token = await links.issue(call, tx, user, links.RESET)
-        mail = mails.reset_password(call.app.settings, address, token, call.now, callback)
+        mail = mails.reset_password(call.app, address, token, call.now, callback)
         await outbox.put(call, tx, mail)
 
     await call.app.database.write(body)
@@ -101,6 +101,7 @@ async def request_password_reset(call: Call, asked: AskForReset) -> ResetAsked:
     "/reset-password/{token}",
     access=Access.PUBLIC,
     tag="Accounts",
+    accounts=True,
     errors=("INVALID_TOKEN", "INVALID_ORIGIN"),
     redirects=True,
 )
@@ -110,7 +111,6 @@ async def open_reset_link(call: Call, asked: OpenLink) -> Status:
     With `callbackURL` the answer is a redirect there, with `?token=…` or
     `?error=INVALID_TOKEN`. Without one it says whether the link is good.
     """
-    require_accounts(call)
     callback = links.check_callback(call.app.settings, asked.callback_url)
     try:
         await links.peek(call, asked.token, links.RESET)
@@ -129,6 +129,7 @@ async def open_reset_link(call: Call, asked: OpenLink) -> Status:
     "/reset-password",
     access=Access.PUBLIC,
     tag="Accounts",
+    accounts=True,
     errors=("INVALID_TOKEN", *PASSWORD_CODES, "TOO_MANY_ATTEMPTS"),
 )
 async def reset_password(call: Call, asked: ResetPassword) -> Status:
@@ -136,7 +137,6 @@ async def reset_password(call: Call, asked: ResetPassword) -> Status:
 
     A password that is refused does not use up the link.
     """
-    require_accounts(call)
 
     async def count(tx: Transaction) -> None:
         await throttle.limit_here(call, tx, throttle.RESET)
@@ -154,7 +154,7 @@ async def reset_password(call: Call, asked: ResetPassword) -> Status:
         ended = await sessions.end_all(tx, user.id, call.now)
         await accounts.forget_links(tx, user.id)
         await accounts.clear(tx, account_buckets(call.app.ring, user.email))
-        mail = mails.password_changed(call.app.settings, user.email, call.now)
+        mail = mails.password_changed(call.app, user.email, call.now)
         await outbox.put(call, tx, mail)
         await record(call, tx, "password.reset", owner_id=user.id, actor_id=user.id)
         return (*proven, f"owner:{user.id}", *(f"session:{id}" for id in ended))
@@ -169,11 +169,11 @@ async def reset_password(call: Call, asked: ResetPassword) -> Status:
     "/change-password",
     access=Access.SESSION,
     tag="Accounts",
+    accounts=True,
     errors=(*PASSWORD_CODES, "TOO_MANY_ATTEMPTS"),
 )
 async def change_password(call: Call, asked: ChangePassword) -> PasswordChanged:
     """Changes the password of whoever is logged in, and ends the other logins."""
-    require_accounts(call)
     user = await confirm_password(call, asked.current_password)
     password = await check_new_password(call, asked.new_password, (user.email, user.name))
     hashed = await call.app.hasher.hash(password)
@@ -187,7 +187,7 @@ async def change_password(call: Call, asked: ChangePassword) -> PasswordChanged:
         if asked.revoke_other_sessions:
             keep = call.session.session_id
             ended = await sessions.end_all(tx, user.id, call.now, keep=keep)
-        mail = mails.password_changed(call.app.settings, user.email, call.now)
+        mail = mails.password_changed(call.app, user.email, call.now)
         await outbox.put(call, tx, mail)
         await record(call, tx, "password.changed", owner_id=user.id)
         return tuple(f"session:{id}" for id in ended)

@@ -10,7 +10,7 @@ from keybearer.domain.instants import iso
 from keybearer.domain.model import ANYONE, Count
 from keybearer.domain.ports import Transaction
 from keybearer.operations.declaration import Access, Call, Input, Output, operation
-from keybearer.operations.ownership import own_key
+from keybearer.operations.ownership import named, own_key
 from keybearer.operations.wire import Id, Timestamp, read_instant
 
 _HOUR_MS = 3_600_000
@@ -19,9 +19,12 @@ MAX_BUCKETS = 1_000
 
 
 class AskUsage(Input, frozen=True, kw_only=True):
-    """Whose usage, from when to when (ISO 8601; the last 24 hours or 30 days), in which steps."""
+    """Whose usage, from when to when (ISO 8601; the last 24 hours or 30 days), in which steps.
 
-    key_id: Id
+    A key that asks about itself needs no id.
+    """
+
+    key_id: Id | None = None
     since: str | None = msgspec.field(name="from", default=None)
     until: str | None = msgspec.field(name="to", default=None)
     interval: Literal["hour", "day"] = "hour"
@@ -48,7 +51,11 @@ class UsageReport(Output, frozen=True, kw_only=True):
 @operation("GET", "/api-key/usage", access=Access.OWNER, tag="API keys", management=True,
            errors=("KEY_NOT_FOUND",))  # fmt: skip
 async def get_usage(call: Call, asked: AskUsage) -> UsageReport:
-    """Counts the requests of a key, by hour or day (UTC) and outcome."""
+    """Counts the requests of a key, by hour or day (UTC) and outcome.
+
+    With an API key as credential it counts that key's.
+    """
+    id = named(call, asked.key_id)
     step = _STEPS[asked.interval]
     until = call.now + 1 if asked.until is None else read_instant(asked.until, "to")
     span = step * (24 if asked.interval == "hour" else 30)
@@ -61,7 +68,7 @@ async def get_usage(call: Call, asked: AskUsage) -> UsageReport:
     await call.app.verifier.usage.flush(call.now)
 
     async def body(tx: Transaction) -> list[Count]:
-        key = await own_key(call, tx, asked.key_id)
+        key = await own_key(call, tx, id)
         return list(await usage.report(tx, key.id, since=since, until=until))
 
     buckets: dict[int, dict[str, int]] = {}
@@ -71,7 +78,7 @@ async def get_usage(call: Call, asked: AskUsage) -> UsageReport:
         counts[count.outcome] = counts.get(count.outcome, 0) + count.n
         total[count.outcome] = total.get(count.outcome, 0) + count.n
     return UsageReport(
-        key_id=asked.key_id,
+        key_id=id,
         since=iso(since),
         until=iso(until),
         interval=asked.interval,

@@ -11,7 +11,6 @@ from keybearer.domain.instants import iso
 from keybearer.domain.model import LoginSession, Session, User
 from keybearer.domain.ports import Transaction
 from keybearer.operations import links
-from keybearer.operations.app import require_accounts
 from keybearer.operations.authentication import authenticate_password
 from keybearer.operations.declaration import Access, Call, Empty, Input, Output, operation
 from keybearer.operations.logins import (
@@ -82,20 +81,39 @@ class SessionAndUser(Output, frozen=True, kw_only=True):
     user: UserRecord
 
 
+class SignOut(Input, frozen=True, kw_only=True):
+    """What Better Auth's client may send; it is taken and means nothing: the answer is JSON."""
+
+    callback_url: Annotated[str, msgspec.Meta(max_length=2048)] | None = msgspec.field(
+        default=None, name="callbackURL"
+    )
+    disable_redirect: bool | None = None
+    state: Annotated[str, msgspec.Meta(max_length=2048)] | None = None
+
+
+class AskSession(Input, frozen=True, kw_only=True):
+    """What Better Auth's client may send; it is taken and means nothing.
+
+    Nothing of a session is kept in a cookie, and asking does not make it longer.
+    """
+
+    disable_cookie_cache: bool | None = None
+    disable_refresh: bool | None = None
+
+
 class RevokeSession(Input, frozen=True, kw_only=True):
     """The handle of the login to end."""
 
     token: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
-@operation("POST", "/sign-in/email", access=Access.PUBLIC, tag=TAG, secret=True, verdict=True,
-           errors=LOGIN_ERRORS)  # fmt: skip
+@operation("POST", "/sign-in/email", access=Access.PUBLIC, accounts=True, tag=TAG, secret=True,
+           verdict=True, session="begins", errors=LOGIN_ERRORS)  # fmt: skip
 async def sign_in_email(call: Call, asked: SignIn) -> SignedIn:
     """Logs in with an e-mail address and a password, and sets the session cookie.
 
     A login always gets a new token; the one that the browser had before ends.
     """
-    require_accounts(call)
     url = links.check_callback(call.app.settings, asked.callback_url)
     user = await authenticate_password(call, asked.email, asked.password)
     settings = call.app.settings
@@ -132,20 +150,18 @@ def _login_before(call: Call) -> Session | None:
     return verdict if isinstance(verdict, Session) and verdict.kind == "session" else None
 
 
-@operation("POST", "/sign-out", access=Access.PUBLIC, tag=TAG, verdict=True,
-           errors=("INVALID_ORIGIN", "SESSION_REQUIRED"))  # fmt: skip
-async def sign_out(call: Call, asked: Empty) -> Success:
+@operation("POST", "/sign-out", access=Access.PUBLIC, accounts=True, tag=TAG, verdict=True,
+           session="ends", errors=("INVALID_ORIGIN", "SESSION_REQUIRED"))  # fmt: skip
+async def sign_out(call: Call, asked: SignOut) -> Success:
     """Ends the caller's login and clears the cookie; does nothing without one."""
-    require_accounts(call)
     await end_presented(call)
     call.reply.session = "end"
     return Success()
 
 
-@operation("GET", "/get-session", access=Access.OPTIONAL, tag=TAG)
-async def get_session(call: Call, asked: Empty) -> SessionAndUser | None:
+@operation("GET", "/get-session", access=Access.OPTIONAL, accounts=True, tag=TAG)
+async def get_session(call: Call, asked: AskSession) -> SessionAndUser | None:
     """Shows the caller's login and user; null when nobody is logged in."""
-    require_accounts(call)
     caller = call.caller
     if not isinstance(caller, Session) or caller.session_id is None:
         return None
@@ -161,20 +177,19 @@ async def get_session(call: Call, asked: Empty) -> SessionAndUser | None:
     return SessionAndUser(session=_record(login, session_id), user=user_record(user))
 
 
-@operation("GET", "/list-sessions", access=Access.SESSION, tag=TAG)
+@operation("GET", "/list-sessions", access=Access.SESSION, accounts=True, tag=TAG)
 async def list_sessions(call: Call, asked: Empty) -> list[SessionRecord]:
     """Lists where the caller is logged in, the last used first."""
-    require_accounts(call)
     await call.app.verifier.usage.flush(call.now)
     owner = call.session.subject
     logins = await call.app.database.read(lambda tx: sql.live_of(tx, owner, now=call.now))
     return [_record(login, call.session.session_id) for login in logins]
 
 
-@operation("POST", "/revoke-session", access=Access.SESSION, tag=TAG)
+@operation("POST", "/revoke-session", access=Access.SESSION, accounts=True, tag=TAG,
+           session="ends")  # fmt: skip
 async def revoke_session(call: Call, asked: RevokeSession) -> Status:
     """Ends one of the caller's logins by its handle; a handle of nobody's changes nothing."""
-    require_accounts(call)
     owner = call.session.subject
     login = await call.app.database.read(lambda tx: sql.by_id(tx, asked.token))
     if login is not None and login.user_id == owner:
@@ -184,7 +199,8 @@ async def revoke_session(call: Call, asked: RevokeSession) -> Status:
     return Status()
 
 
-@operation("POST", "/revoke-sessions", access=Access.SESSION, tag=TAG)
+@operation("POST", "/revoke-sessions", access=Access.SESSION, accounts=True, tag=TAG,
+           session="ends")  # fmt: skip
 async def revoke_sessions(call: Call, asked: Empty) -> Status:
     """Ends every login of the caller, this one too."""
     await _end_every(call, keep=None)
@@ -192,7 +208,7 @@ async def revoke_sessions(call: Call, asked: Empty) -> Status:
     return Status()
 
 
-@operation("POST", "/revoke-other-sessions", access=Access.SESSION, tag=TAG)
+@operation("POST", "/revoke-other-sessions", access=Access.SESSION, accounts=True, tag=TAG)
 async def revoke_other_sessions(call: Call, asked: Empty) -> Status:
     """Ends every login of the caller but this one."""
     await _end_every(call, keep=call.session.session_id)
@@ -200,7 +216,6 @@ async def revoke_other_sessions(call: Call, asked: Empty) -> Status:
 
 
 async def _end_every(call: Call, *, keep: str | None) -> None:
-    require_accounts(call)
     owner = call.session.subject
 
     async def body(tx: Transaction) -> list[str]:

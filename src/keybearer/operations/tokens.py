@@ -18,7 +18,6 @@ from keybearer.domain.errors import Failure
 from keybearer.domain.jwt import AccessClaims
 from keybearer.domain.model import LoginSession, Role, User
 from keybearer.domain.ports import Transaction
-from keybearer.operations.app import require_accounts
 from keybearer.operations.authentication import authenticate_password
 from keybearer.operations.declaration import Access, Call, Empty, Input, Output, operation
 from keybearer.operations.logins import (
@@ -156,14 +155,15 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 INACTIVE = Introspection(active=False)
 
 
-@operation("POST", "/login", access=Access.PUBLIC, tag=TAG, secret=True, errors=LOGIN_ERRORS)
+@operation(
+    "POST", "/login", access=Access.PUBLIC, accounts=True, tag=TAG, secret=True, errors=LOGIN_ERRORS
+)
 async def login(call: Call, asked: Login) -> TokenPair:
     """Logs a program in with an e-mail address and a password.
 
     First-party programs only: this is no OAuth grant. Keep the refresh token where the platform
     keeps secrets, and send the access token as `Authorization: Bearer`.
     """
-    require_accounts(call)
     user = await authenticate_password(call, asked.email, asked.password)
     settings = call.app.settings
     opened = new_login(
@@ -193,7 +193,7 @@ async def login(call: Call, asked: Login) -> TokenPair:
     return await _pair(call, user, opened, family)
 
 
-@operation("POST", "/refresh", access=Access.PUBLIC, tag=TAG, secret=True,
+@operation("POST", "/refresh", access=Access.PUBLIC, accounts=True, tag=TAG, secret=True,
            errors=("INVALID_REFRESH_TOKEN",))  # fmt: skip
 async def refresh(call: Call, asked: Refresh) -> TokenPair:
     """Gives a new access token and a new refresh token.
@@ -202,7 +202,6 @@ async def refresh(call: Call, asked: Refresh) -> TokenPair:
     gives the same successor. A spent token that comes later ends the login: it was stolen, or
     its holder keeps copies.
     """
-    require_accounts(call)
     refreshed: Refreshed = await refresh_once(call, asked.refresh_token)
     return await _pair(call, refreshed.user, refreshed.login, refreshed.family)
 
@@ -256,7 +255,6 @@ async def logout(call: Call, asked: Logout) -> Success:
     Its refresh family and its access tokens end at once, even if the access token presented has
     expired. Without any of them, and a second time, it says the same.
     """
-    require_accounts(call)
     await end_presented(call)
     if asked.refresh_token is not None:
         await _end_by_refresh_token(call, asked.refresh_token)
@@ -264,14 +262,13 @@ async def logout(call: Call, asked: Logout) -> Success:
     return Success()
 
 
-@operation("POST", "/revoke", access=Access.PUBLIC, tag=TAG, form=True)
+@operation("POST", "/revoke", access=Access.PUBLIC, accounts=True, tag=TAG, form=True)
 async def revoke_token(call: Call, asked: RevokeToken) -> Empty:
     """Ends a refresh or access token with the whole login that it belongs to (RFC 7009).
 
     Whoever has the token may. The answer is the same for a token that is not, or no longer, ours;
     clients ignore its body (RFC 7009 section 2.2).
     """
-    require_accounts(call)
     await _end_by_refresh_token(call, asked.token, client_id=asked.client_id)
     claims = await call.app.access.claims(asked.token.encode("utf-8"))
     if isinstance(claims, AccessClaims) and asked.client_id in (None, claims.client_id):
@@ -302,10 +299,11 @@ async def _end_by_refresh_token(call: Call, text: str, *, client_id: str | None 
     await call.app.change(body, tags_of)
 
 
-@operation("POST", "/introspect", access=Access.SERVICE, tag=TAG, form=True, secret=True)
+@operation(
+    "POST", "/introspect", access=Access.SERVICE, accounts=True, tag=TAG, form=True, secret=True
+)
 async def introspect(call: Call, asked: AboutToken) -> Introspection:
     """Tells a service whether a refresh or access token is good now (RFC 7662)."""
-    require_accounts(call)
     credential = asked.token.encode("utf-8")
     token = parse_refresh_token(credential)
     if token is not None:
@@ -358,14 +356,13 @@ async def _live_refresh(
     return family, opened
 
 
-@operation("GET", "/token", access=Access.SESSION, tag=TAG, secret=True)
+@operation("GET", "/token", access=Access.SESSION, accounts=True, tag=TAG, secret=True)
 async def get_token(call: Call, asked: Empty) -> AccessToken:
     """Gives an access token for the caller's login, for an app that checks it by the JWKS.
 
     Only the session itself gets one, by cookie or as Bearer: if an access token could fetch its
     own successor, a stolen one would live as long as the login.
     """
-    require_accounts(call)
     session = call.session
     if session.kind != "session" or session.session_id is None:
         raise Failure("SESSION_REQUIRED", "A token cannot get another one: use the session.")

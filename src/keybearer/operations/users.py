@@ -46,13 +46,12 @@ async def mail_verification(
 
     A link to choose a password never leads past the password: it is a reset (recovery.py).
     """
-    settings, now = call.app.settings, call.now
     if user.password_hash is None:
         token = await links.issue(call, tx, user, links.RESET)
-        mail = mails.choose_password(settings, user.email, token, now, callback)
+        mail = mails.choose_password(call.app, user.email, token, call.now, callback)
     else:
         token = await links.issue(call, tx, user, links.VERIFY)
-        mail = mails.verify_address(settings, user.email, token, now, callback)
+        mail = mails.verify_address(call.app, user.email, token, call.now, callback)
     await outbox.put(call, tx, mail)
 
 
@@ -84,7 +83,7 @@ async def remove_user(call: Call, tx: Transaction, user: User) -> tuple[str, ...
     await revoke_keys(call, tx, user.id, reason="owner deleted")
     ended = await sessions.end_all(tx, user.id, call.now)
     await accounts.delete_user(tx, user.id)
-    mail = mails.account_deleted(call.app.settings, user.email, call.now)
+    mail = mails.account_deleted(call.app, user.email, call.now)
     await outbox.put(call, tx, mail)
     await record(call, tx, "user.deleted", owner_id=user.id, target_id=user.id)
     return (f"owner:{user.id}", *(f"session:{id}" for id in ended))

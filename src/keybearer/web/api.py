@@ -1,7 +1,7 @@
 """Operations become ASGI routes: who may, what came in, what goes out.
 
 management off?  ->  404          it has no routes, so that nothing shows it exists
-another site?    ->  403          cookies, log-ins
+another site?    ->  403          cookies, log-ins; not where a header has the credential
 who calls?       ->  400 401 403 429
 what is asked?   ->  400 413 415  after who, so that strangers learn no field names
 the operation    ->  its answer, or its Failure
@@ -16,17 +16,16 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from keybearer.domain.errors import Failure, Unavailable
-from keybearer.domain.model import Anonymous, RequestFacts, Session, Verdict
-from keybearer.operations.admission import admit
+from keybearer.domain.model import Anonymous, Refusal, RequestFacts, Session, Verdict
+from keybearer.operations.admission import admit, explicit
 from keybearer.operations.app import App
-from keybearer.operations.declaration import Call, Operation, Reply
+from keybearer.operations.declaration import Access, Call, Operation, Reply
 from keybearer.web.exchange import (
     ClientGone,
     check_site,
     convert,
     facts,
     header,
-    instance,
     new_request_id,
     read_body,
     read_form,
@@ -74,7 +73,7 @@ class Methods:
         settings = self._app.settings
         answer = problem(
             "METHOD_NOT_ALLOWED",
-            instance=instance(scope),
+            scope=scope,
             request_id=new_request_id(),
             headers=[(b"allow", self._allow)],
         )
@@ -102,16 +101,16 @@ class Endpoint:
             await send_answer(send, status, body, headers, settings)
             return
         except Failure as failure:
-            answer = of_failure(failure, instance=instance(scope), request_id=request_id)
+            answer = of_failure(failure, scope=scope, request_id=request_id)
         except Unavailable as loss:
             log.error("dependency.lost", extra={"request_id": request_id, "reason": loss.reason})
-            answer = of_loss(loss, instance=instance(scope), request_id=request_id)
+            answer = of_loss(loss, scope=scope, request_id=request_id)
         except ClientGone:
             return
         except Exception:
             # The last resort: one bad request never ends the process, and never succeeds.
             log.exception("request.failed", extra={"request_id": request_id})
-            answer = problem("INTERNAL_ERROR", instance=instance(scope), request_id=request_id)
+            answer = problem("INTERNAL_ERROR", scope=scope, request_id=request_id)
         await send_problem(send, answer, settings)
 
     async def _answer(
@@ -132,14 +131,17 @@ class Endpoint:
         Raises:
             Failure: the caller is nobody, refused, or not one who may.
         """
-        declared, app = self.operation, self._app
-        explicit = (
-            header(scope, b"authorization") is not None or header(scope, b"x-api-key") is not None
-        )
-        if scope["method"] not in _SAFE:
-            cookie = not explicit and header(scope, b"cookie") is not None
+        declared, app, headers = self.operation, self._app, scope["headers"]
+        if scope["method"] in _SAFE:
+            return await admit(app, declared, headers, told.ip)
+        if not explicit(headers):
+            cookie = header(scope, b"cookie") is not None
             check_site(scope, app.settings, with_cookie=cookie)
-        return await admit(app, declared, scope["headers"], told.ip)
+            return await admit(app, declared, headers, told.ip)
+        caller, verdict = await admit(app, declared, headers, told.ip)
+        if declared.access is Access.PUBLIC and not _by_credential(declared, verdict):
+            check_site(scope, app.settings, with_cookie=False)
+        return caller, verdict
 
     async def _asked(self, scope: Scope, receive: Receive) -> Any:
         """The input: body or query, and what the path names."""
@@ -162,6 +164,16 @@ class Endpoint:
         return convert(value, declared.input, strict=True)
 
 
+def _by_credential(declared: Operation[Any, Any], verdict: Verdict) -> bool:
+    """Whether a public operation goes by the credential that was presented on purpose.
+
+    That is a log-out with one of ours, good or over: no page of another site has one. Where the
+    operation looks at none, or begins a session, a page could make up any header.
+    """
+    ours = isinstance(verdict, Session) or (isinstance(verdict, Refusal) and verdict.id is not None)
+    return declared.session == "ends" and ours
+
+
 def _answer_of(
     declared: Operation[Any, Any], output: object, reply: Reply, app: App, told: RequestFacts
 ) -> tuple[int, bytes, RawHeaders]:
@@ -176,6 +188,9 @@ def _answer_of(
         (b"x-request-id", told.id.encode()),
         *session_headers(reply, app),
     ]
+    if reply.jwt is not None:
+        headers.append((b"set-auth-jwt", reply.jwt.encode()))
+        headers.append((b"access-control-expose-headers", b"set-auth-jwt"))
     if reply.location is not None:
         headers.append((b"location", reply.location.encode("ascii", "replace")))
         return 302, b"", headers

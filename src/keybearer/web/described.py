@@ -12,18 +12,19 @@ Json = dict[str, Any]
 # --- which codes an operation can answer ----------------------------------------------------
 
 _EVERY = (
-    *("VALIDATION_ERROR", "UNKNOWN_FIELD", "INVALID_JSON", "INVALID_HOST"),
+    *("VALIDATION_ERROR", "UNKNOWN_FIELD", "INVALID_JSON", "INVALID_HOST", "MULTIPLE_CREDENTIALS"),
     *("BODY_TOO_LARGE", "URI_TOO_LONG", "UNSUPPORTED_MEDIA_TYPE", "INTERNAL_ERROR", "UNAVAILABLE"),
 )
 _CHANGING = ("INVALID_ORIGIN", "MISSING_OR_NULL_ORIGIN", "REVOCATION_PENDING")
-_CREDENTIAL = ("MULTIPLE_CREDENTIALS", "INVALID_API_KEY", "INVALID_ACCESS_TOKEN")
+_CREDENTIAL = ("INVALID_API_KEY", "INVALID_ACCESS_TOKEN")
 _LOGIN = ("TOKEN_EXPIRED", "SESSION_ENDED")
 _KEY = ("KEY_DISABLED", "KEY_EXPIRED", "KEY_REVOKED", "OWNER_DISABLED", "IP_NOT_ALLOWED")
 _BY_ACCESS: Mapping[Access, tuple[str, ...]] = {
     Access.PUBLIC: (),
     Access.OPTIONAL: (*_CREDENTIAL, *_LOGIN, "SESSION_REQUIRED"),
     Access.SESSION: ("UNAUTHORIZED", *_CREDENTIAL, *_LOGIN, "SESSION_REQUIRED"),
-    Access.KEY: ("UNAUTHORIZED", *_CREDENTIAL, *_KEY),
+    Access.MANAGER: ("UNAUTHORIZED", *_CREDENTIAL, *_LOGIN, "SESSION_REQUIRED"),
+    Access.KEY: ("UNAUTHORIZED", *_CREDENTIAL, "KEY_REVOKED"),
     Access.OWNER: ("UNAUTHORIZED", *_CREDENTIAL, *_LOGIN, *_KEY),
     Access.SERVICE: (
         *("UNAUTHORIZED", *_CREDENTIAL, *_LOGIN, *_KEY),
@@ -32,6 +33,7 @@ _BY_ACCESS: Mapping[Access, tuple[str, ...]] = {
 }
 _FORWARD = (
     *("VALIDATION_ERROR", "INVALID_PERMISSIONS", "UNKNOWN_SCOPE", "INVALID_HOST"),
+    "MULTIPLE_CREDENTIALS",
     *("UNAUTHORIZED", *_CREDENTIAL, *_LOGIN, *_KEY, "INSUFFICIENT_SCOPE"),
     *("URI_TOO_LONG", "RATE_LIMITED", "USAGE_EXCEEDED", "INTERNAL_ERROR", "UNAVAILABLE"),
 )
@@ -42,10 +44,6 @@ def codes_of(declared: Operation[Any, Any], method: str) -> tuple[str, ...]:
     codes = dict.fromkeys((*declared.errors, *_BY_ACCESS[declared.access], *_EVERY))
     if method != "GET":
         codes |= dict.fromkeys(_CHANGING)
-    if declared.verdict:
-        codes["MULTIPLE_CREDENTIALS"] = None
-    if declared.management:
-        codes["NOT_FOUND"] = None
     return tuple(codes)
 
 
@@ -175,7 +173,8 @@ IDEMPOTENCY_KEY: Json = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "A retry with the same value makes no second key; its answer has `key: null`.",
+    "description": "A retry of the same request with the same value makes no second key; "
+    "its answer has `key: null`.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
 }
 
@@ -191,7 +190,8 @@ SECURITY: Mapping[tuple[Access, bool], list[Json]] = {
     (Access.PUBLIC, False): [],
     (Access.PUBLIC, True): [_NOBODY, _COOKIE, _BEARER],
     (Access.OPTIONAL, False): [_NOBODY, _COOKIE, _BEARER],
-    (Access.SESSION, False): [_COOKIE, _BEARER, _SERVICE],
+    (Access.SESSION, False): [_COOKIE, _BEARER],
+    (Access.MANAGER, False): [_COOKIE, _BEARER, _SERVICE],
     (Access.KEY, False): [_API_KEY, _BEARER],
     (Access.OWNER, False): [_COOKIE, _BEARER, _API_KEY, _SERVICE],
     (Access.SERVICE, False): [_SERVICE],
@@ -240,7 +240,8 @@ def _plain(media_type: str, schema: Json, description: str) -> Json:
 
 _HEALTH = {"$ref": "#/components/schemas/Health"}
 _READINESS = {"$ref": "#/components/schemas/Readiness"}
-_LOST = problem_answers(["UNAVAILABLE"])
+_STRANGE = problem_answers(["INVALID_HOST"])
+_LOST = problem_answers(["INVALID_HOST", "UNAVAILABLE"])
 
 PATHS: Mapping[str, Json] = {
     "/forward": {
@@ -292,7 +293,8 @@ PATHS: Mapping[str, Json] = {
                         "required": ["ok"],
                     },
                     "It runs.",
-                )
+                ),
+                **_STRANGE,
             },
         }
     },
@@ -330,8 +332,8 @@ PATHS: Mapping[str, Json] = {
             "responses": {
                 "200": _plain("text/plain", {"type": "string"}, "The exposition."),
                 **problem_answers(
-                    ["INVALID_HOST", *_CREDENTIAL, *_LOGIN, *_KEY, "LOOPBACK_ONLY", "NOT_FOUND",
-                     "INTERNAL_ERROR", "UNAVAILABLE"]
+                    ["INVALID_HOST", "MULTIPLE_CREDENTIALS", *_CREDENTIAL, *_LOGIN, *_KEY,
+                     "LOOPBACK_ONLY", "NOT_FOUND", "INTERNAL_ERROR", "UNAVAILABLE"]
                 ),
             },
         }

@@ -316,9 +316,3 @@ async def send_answer(
 async def send_problem(send: Send, answer: ProblemAnswer, settings: Settings) -> None:
     """Sends a refusal or a loss."""
     await send_answer(send, answer.status, answer.body, answer.headers, settings)
-
-
-def instance(scope: Scope) -> str:
-    """The path that was asked for, never with its query: that might hold a secret."""
-    path: str = scope.get("path", "")
-    return path[:200]

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from keybearer.operations.app import App
 from keybearer.settings import Settings
-from keybearer.web.exchange import instance, new_request_id, send_answer, send_problem
+from keybearer.web.exchange import new_request_id, send_answer, send_problem
 from keybearer.web.forward import Forward
 from keybearer.web.health import OK, Live, Ready
 from keybearer.web.metrics import Metrics
@@ -106,7 +106,7 @@ class Reading:
             return
         answer = problem(
             "METHOD_NOT_ALLOWED",
-            instance=instance(scope),
+            scope=scope,
             request_id=new_request_id(),
             headers=[(b"allow", b"GET, HEAD")],
         )

@@ -17,10 +17,11 @@ from urllib.parse import quote
 from starlette.types import Receive, Scope, Send
 
 from keybearer.domain.errors import Failure, Unavailable
-from keybearer.domain.model import Anonymous, Refusal, Session, Verdict
-from keybearer.domain.permissions import missing, parse_needs
+from keybearer.domain.model import Anonymous, Refusal, Verdict
+from keybearer.domain.permissions import parse_needs
+from keybearer.operations.admission import identified
 from keybearer.operations.app import App
-from keybearer.web.exchange import client_ip, instance, new_request_id, read_query, send_problem
+from keybearer.web.exchange import client_ip, new_request_id, read_query, send_problem
 from keybearer.web.problem import RawHeaders, of_failure, of_loss, problem
 
 if TYPE_CHECKING:
@@ -46,15 +47,15 @@ class Forward:
             app = await self._auth.running()
             headers = headers_of(await self._verdict(app, scope))
         except Failure as failure:
-            answer = of_failure(failure, instance=instance(scope), request_id=new_request_id())
+            answer = of_failure(failure, scope=scope, request_id=new_request_id())
         except Unavailable as loss:
             log.error("dependency.lost", extra={"reason": loss.reason})
-            answer = of_loss(loss, instance=instance(scope), request_id=new_request_id())
+            answer = of_loss(loss, scope=scope, request_id=new_request_id())
         except Exception:
             # The last resort, as in web/api.py: never a 200.
             request_id = new_request_id()
             log.exception("request.failed", extra={"request_id": request_id})
-            answer = problem("INTERNAL_ERROR", instance=instance(scope), request_id=request_id)
+            answer = problem("INTERNAL_ERROR", scope=scope, request_id=request_id)
         else:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": b""})
@@ -70,10 +71,8 @@ class Forward:
                 self._needs[raw] = needed
         headers = scope["headers"]
         verdict = await app.verifier.verify(headers, client_ip(scope, app.settings), needed)
-        if isinstance(verdict, Anonymous) and app.identify is not None:
-            owner = await app.identify(headers)
-            if owner is not None:
-                return await _of_owner(app, owner, needed)
+        if isinstance(verdict, Anonymous):
+            return await identified(app, headers, needed)
         return verdict
 
 
@@ -113,11 +112,3 @@ def _read_needs(app: App, scope: Scope) -> frozenset[str]:
     if unknown:
         raise Failure("UNKNOWN_SCOPE", f"Not in this server's catalogue: {min(unknown)}.")
     return frozenset(needed)
-
-
-async def _of_owner(app: App, owner: str, needed: frozenset[str]) -> Verdict:
-    """Whoever is logged in to the host app, with what an owner holds there."""
-    held = await app.holds(owner, "user")
-    if held is not None and missing(held, needed):
-        return Refusal(code="INSUFFICIENT_SCOPE", needed=needed)
-    return Session(subject=owner, kind="session", id=owner, permissions=held)

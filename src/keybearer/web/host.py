@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from keybearer.settings import Settings
-from keybearer.web.exchange import instance, new_request_id, send_problem
-from keybearer.web.problem import problem
+from keybearer.web.exchange import new_request_id, send_problem
+from keybearer.web.problem import BASE, MOUNTED_AT, problem
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _REMEMBERED = 256
@@ -24,9 +24,10 @@ class KnownHosts:
     is answered under any name, for probes that come by address.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, *, base: str = "/api/auth") -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, *, base: str = BASE) -> None:
         self._app = app
         self._settings = settings
+        self._base = base
         self._health = f"{base}/health/"
         self._names = LOOPBACK | {
             urlsplit(origin).hostname or ""
@@ -38,7 +39,8 @@ class KnownHosts:
         if scope["type"] != "http" or self._may_pass(scope):
             await self._app(scope, receive, send)
             return
-        answer = problem("INVALID_HOST", instance=instance(scope), request_id=new_request_id())
+        scope[MOUNTED_AT] = self._base
+        answer = problem("INVALID_HOST", scope=scope, request_id=new_request_id())
         await send_problem(send, answer, self._settings)
 
     def _may_pass(self, scope: Scope) -> bool:

@@ -15,7 +15,7 @@ from keybearer.adapters.sql import outbox
 from keybearer.domain.errors import Failure, Unavailable
 from keybearer.domain.model import Anonymous, Refusal
 from keybearer.operations.app import App
-from keybearer.web.exchange import client_ip, instance, new_request_id, send_answer, send_problem
+from keybearer.web.exchange import client_ip, new_request_id, send_answer, send_problem
 from keybearer.web.local import asked_locally
 from keybearer.web.problem import of_failure, of_loss
 
@@ -54,11 +54,11 @@ class Metrics:
                 await _admit(app, scope)
             body = exposition(app, await _waiting_mail(app))
         except Failure as failure:
-            answer = of_failure(failure, instance=instance(scope), request_id=request_id)
+            answer = of_failure(failure, scope=scope, request_id=request_id)
             await send_problem(send, answer, settings)
             return
         except Unavailable as loss:
-            answer = of_loss(loss, instance=instance(scope), request_id=request_id)
+            answer = of_loss(loss, scope=scope, request_id=request_id)
             await send_problem(send, answer, settings)
             return
         headers = [

@@ -10,9 +10,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from keybearer.domain.errors import KeybearerError, Misuse, Unavailable
 from keybearer.operations.app import App
 from keybearer.web.api import routes
-from keybearer.web.exchange import instance, new_request_id, send_problem
+from keybearer.web.exchange import new_request_id, send_problem
 from keybearer.web.extras import ahead, extra_routes
-from keybearer.web.problem import of_loss, problem
+from keybearer.web.problem import MOUNTED_AT, of_loss, problem
 
 if TYPE_CHECKING:
     from keybearer.auth import Auth
@@ -42,6 +42,7 @@ class Mount:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            scope[MOUNTED_AT] = self._base
             path: str = scope["path"]
             at_once = self._ahead.get(path)
             if b"%" in scope.get("raw_path", b"") and self._hides_a_slash(scope):
@@ -75,7 +76,7 @@ class Mount:
         try:
             app = await self._auth.running()
         except Unavailable as loss:
-            answer = of_loss(loss, instance=instance(scope), request_id=new_request_id())
+            answer = of_loss(loss, scope=scope, request_id=new_request_id())
             await send_problem(send, answer, settings)
             return
         if self._ours is None or self._made_for is not app:
@@ -90,12 +91,17 @@ class Mount:
                     allow_methods=["GET", "POST", "DELETE"],
                     allow_headers=["authorization", "content-type", "idempotency-key", "x-api-key"],
                     allow_credentials=True,
-                    expose_headers=["set-auth-token", "retry-after", "x-request-id"],
+                    expose_headers=[
+                        "set-auth-token",
+                        "set-auth-jwt",
+                        "retry-after",
+                        "x-request-id",
+                    ],  # fmt: skip
                 )
         await self._ours(scope, receive, send)
 
     async def _nothing_here(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        answer = problem("NOT_FOUND", instance=instance(scope), request_id=new_request_id())
+        answer = problem("NOT_FOUND", scope=scope, request_id=new_request_id())
         await send_problem(send, answer, self._auth.settings)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -26,11 +26,6 @@ API_VERSION = "1"
 _REF = "#/components/schemas/{name}"
 _ANY = "any JSON value"
 _ORDER = ("Accounts", "Sessions", "Tokens", "API keys", "Verification", "Audit", "Server")
-_SETS_SESSION = frozenset(
-    {"signInEmail", "signOut", "logout", "revokeSession", "revokeSessions", "deleteUser"}
-)
-"""Operations whose answer may set the session cookie or clear it."""
-
 _IDEMPOTENT = frozenset({"createApiKey"})
 """Operations that heed `Idempotency-Key`."""
 
@@ -69,7 +64,7 @@ def document(operations: Iterable[Operation[Any, Any]], settings: Settings, base
             "summary": "API keys that people manage themselves, and bearer tokens from a login.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": settings.origin + base}],
+        "servers": [{"url": settings.base_url + base}],
         "tags": [{"name": tag} for tag in _tags(paths)],
         "paths": paths,
         "components": {
@@ -151,7 +146,7 @@ def _without_null(schema: Json) -> Json:
 def _answers(declared: Operation[Any, Any], method: str, answered: Json) -> Json:
     headers = {
         **described.COMMON_HEADERS,
-        **(described.SESSION_HEADERS if declared.name in _SETS_SESSION else {}),
+        **(described.SESSION_HEADERS if declared.session is not None else {}),
     }
     answers: Json = {
         "200": {

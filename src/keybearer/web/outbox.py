@@ -17,7 +17,7 @@ from keybearer.adapters.sql.outbox import Letter
 from keybearer.domain.errors import Failure, Unavailable
 from keybearer.domain.instants import iso
 from keybearer.operations import outbox
-from keybearer.web.exchange import instance, new_request_id, send_answer, send_problem
+from keybearer.web.exchange import new_request_id, send_answer, send_problem
 from keybearer.web.local import asked_locally
 from keybearer.web.page import PAGE_CSP, page
 from keybearer.web.problem import of_failure, of_loss
@@ -46,11 +46,11 @@ class Outbox:
                 raise Failure("NOT_FOUND")
             letters = await outbox.recent(await self._auth.running(), limit=SHOWN)
         except Failure as failure:
-            answer = of_failure(failure, instance=instance(scope), request_id=request_id)
+            answer = of_failure(failure, scope=scope, request_id=request_id)
             await send_problem(send, answer, settings)
             return
         except Unavailable as loss:
-            answer = of_loss(loss, instance=instance(scope), request_id=request_id)
+            answer = of_loss(loss, scope=scope, request_id=request_id)
             await send_problem(send, answer, settings)
             return
         body = render(letters, base_url=settings.base_url, base=self._base).encode()

@@ -7,20 +7,28 @@ RateLimit header fields of draft-ietf-httpapi-ratelimit-headers.
 from collections.abc import Mapping
 
 import msgspec
+from starlette.types import Scope
 
 from keybearer.domain.errors import PROBLEMS, Failure, Unavailable
 from keybearer.domain.limits import rate_limit_headers
-from keybearer.domain.model import Refusal
 
 RawHeaders = list[tuple[bytes, bytes]]
 
 REALM = "keybearer"
 _EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 _OVERLOADED = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
-_DOCS = "/api/auth/docs#problem-"
 _ANONYMOUS = "UNAUTHORIZED"
 _POLICIES = {"USAGE_EXCEEDED": "quota", "TOO_MANY_ATTEMPTS": "attempts"}
 _DAY_SECONDS = 86_400
+
+
+BASE = "/api/auth"
+"""Where our paths lie, unless the app says otherwise."""
+
+MOUNTED_AT = "keybearer.base"
+"""In the scope of a request: below which path it finds us."""
+
+_SECRET_IN_PATH = "/reset-password/"  # noqa: S105
 
 
 class ProblemAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +44,7 @@ def problem(
     *,
     message: str | None = None,
     extra: Mapping[str, object] | None = None,
-    instance: str,
+    scope: Scope,
     request_id: str,
     headers: RawHeaders | None = None,
     type_: str | None = None,
@@ -46,17 +54,17 @@ def problem(
     Args:
         message: one public sentence instead of the table's.
         extra: more members.
-        instance: the path that was asked for.
+        scope: of the request.
         request_id: what a person quotes when asking for help; it is in the log too.
     """
     row = PROBLEMS[code]
     text = message or row.message
     body = {
-        "type": type_ or _DOCS + code,
+        "type": type_ or f"{scope.get(MOUNTED_AT, BASE)}/docs#problem-{code}",
         "title": row.title,
         "status": row.status,
         "detail": text,
-        "instance": instance,
+        "instance": shown_path(scope),
         **(extra or {}),
         "code": code,
         "message": text,
@@ -74,7 +82,14 @@ def problem(
     )
 
 
-def of_failure(failure: Failure, *, instance: str, request_id: str) -> ProblemAnswer:
+def shown_path(scope: Scope) -> str:
+    """The path that was asked for, for people and logs: no secret is in it, and no query."""
+    path: str = scope.get("path", "")
+    front, secret, _ = path.partition(_SECRET_IN_PATH)
+    return (front + secret + "***" if secret else path)[:200]
+
+
+def of_failure(failure: Failure, *, scope: Scope, request_id: str) -> ProblemAnswer:
     """The answer for a refusal that an operation raised."""
     headers: RawHeaders = []
     type_ = None
@@ -83,8 +98,8 @@ def of_failure(failure: Failure, *, instance: str, request_id: str) -> ProblemAn
         headers.append(_challenge(failure.code, failure.message))
     elif failure.code == "INSUFFICIENT_SCOPE":
         needed = extra.get("neededPermissions")
-        scope = " ".join(map(str, needed)) if isinstance(needed, list) else ""
-        headers.append(_challenge(failure.code, failure.message, scope=scope))
+        lacking = " ".join(map(str, needed)) if isinstance(needed, list) else ""
+        headers.append(_challenge(failure.code, failure.message, scope=lacking))
     elif failure.code == "MULTIPLE_CREDENTIALS":
         headers.append(_challenge(failure.code, failure.message))
     elif failure.status == 429:
@@ -94,24 +109,19 @@ def of_failure(failure: Failure, *, instance: str, request_id: str) -> ProblemAn
         failure.code,
         message=failure.message,
         extra=extra,
-        instance=instance,
+        scope=scope,
         request_id=request_id,
         headers=headers,
         type_=type_,
     )
 
 
-def of_refusal(refusal: Refusal, *, instance: str, request_id: str) -> ProblemAnswer:
-    """The answer for a credential that was refused."""
-    return of_failure(refusal.failure(), instance=instance, request_id=request_id)
-
-
-def of_loss(loss: Unavailable, *, instance: str, request_id: str) -> ProblemAnswer:
+def of_loss(loss: Unavailable, *, scope: Scope, request_id: str) -> ProblemAnswer:
     """The answer for a lost dependency: 503, never a verdict."""
     return problem(
         loss.code,
         message=loss.message,
-        instance=instance,
+        scope=scope,
         request_id=request_id,
         headers=[(b"retry-after", str(loss.retry_after_seconds).encode())],
         type_=_OVERLOADED,

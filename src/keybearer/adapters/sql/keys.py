@@ -159,10 +159,21 @@ _ENDED = (
 
 
 async def add(
-    tx: Transaction, key: Key, *, digest: bytes, pepper_id: str, idempotency: bytes | None
+    tx: Transaction,
+    key: Key,
+    *,
+    digest: bytes,
+    pepper_id: str,
+    idempotency: bytes | None,
+    request: bytes | None = None,
 ) -> None:
-    """Writes a new key and its first secret."""
-    await tx.run(_INSERT, **_columns(key), idempotency=idempotency)
+    """Writes a new key and its first secret.
+
+    Args:
+        idempotency, request: digests of the name that a retry will come with, and of what was
+            asked.
+    """
+    await tx.run(_INSERT, **_columns(key), idempotency=idempotency, idempotent_request=request)
     await add_secret(tx, key.id, digest=digest, pepper_id=pepper_id, now=key.created_at)
 
 
@@ -191,10 +202,12 @@ async def by_id(tx: Transaction, id: str, *, now: int, lock: bool = False) -> Ke
     return None if row is None else _key(row)
 
 
-async def by_idempotency(tx: Transaction, digests: Sequence[bytes], *, now: int) -> Key | None:
-    """The key that an earlier try of the same request made."""
+async def by_idempotency(
+    tx: Transaction, digests: Sequence[bytes], *, now: int
+) -> tuple[Key, bytes | None] | None:
+    """The key that an earlier try under the same name made, and the digest of what it asked."""
     row = await tx.one(_BY_IDEMPOTENCY, digests=list(digests), now=now)
-    return None if row is None else _key(row)
+    return None if row is None else (_key(row), row.idempotent_request)
 
 
 async def count_live(tx: Transaction, owner_id: str, *, now: int) -> int:

@@ -109,6 +109,7 @@ api_keys = Table(
     Column("last_used_user_agent", Text),
     Column("request_count", BigInteger, nullable=False),
     Column("idempotency", LargeBinary, unique=True),
+    Column("idempotent_request", LargeBinary),
     Index(None, "owner_id", "created_at"),
 )
 
