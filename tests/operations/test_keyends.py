@@ -146,6 +146,29 @@ async def test_a_change_that_cannot_spread_says_so(app: App, ada: Session) -> No
     assert caught.value.code == "REVOCATION_PENDING"
 
 
+async def test_rotating_again_and_again_leaves_few_secrets(
+    app: App, ada: Session, clock: StandingClock
+) -> None:
+    first, other = await make(app, ada), await make(app, ada)
+    await rotate_api_key(call_of(app, ada), RotateKey(key_id=other.id))
+    secrets = [first.key]
+    for _ in range(4):
+        clock.advance(1_000)
+        rotated = await rotate_api_key(call_of(app, ada), RotateKey(key_id=first.id))
+        secrets.append(rotated.key)
+        working = [isinstance(await check(app, key), Session) for key in secrets]
+        assert working == [False] * (len(secrets) - 3) + [True] * min(3, len(secrets))
+    assert await refused(app, first.key) == "KEY_REVOKED"
+    assert isinstance(await check(app, other.key), Session)  # another key's go on
+
+    # What is over for long is deleted, and what works is not.
+    clock.advance(86_400_000)
+    assert await upkeep.forget_ended(app) == 0
+    clock.advance(app.settings.key_retention + 1)
+    assert await upkeep.forget_ended(app) == 5
+    assert await refused(app, first.key) == "INVALID_API_KEY"
+
+
 async def test_the_old_secret_works_until_the_grace_ends(
     app: App, ada: Session, clock: StandingClock
 ) -> None:

@@ -19,6 +19,8 @@ from keybearer.operations.wire import Id, instant
 
 TAG = "API keys"
 DAY_SECONDS = 86_400
+_EARLIER_SECRETS = 2
+"""That go on after a rotation: the one before, and one more, for whoever lost a reply."""
 
 
 class RevokeKey(Input, frozen=True, kw_only=True):
@@ -81,7 +83,8 @@ async def rotate_api_key(call: Call, asked: RotateKey) -> CreatedApiKey:
     """Gives a key a new secret; the old one works until the grace period ends.
 
     The key keeps its id, limits, quota and history. `gracePeriod` is in seconds, a day unless
-    given; 0 ends the old secret at once. A key may rotate itself, but not with a secret that was
+    given; 0 ends the old secret at once. Of earlier ones that still work, one goes on; the others
+    end. A key may rotate itself, but not with a secret that was
     itself replaced.
     """
     id = named(call, asked.key_id)
@@ -95,6 +98,7 @@ async def rotate_api_key(call: Call, asked: RotateKey) -> CreatedApiKey:
         secret = mint(key.prefix, call.app.entropy)
         await sql.end_secrets(tx, key.id, until=call.now + asked.grace_period * 1000)
         await sql.add_secret(
+        await sql.end_older_secrets(tx, key.id, kept=_EARLIER_SECRETS, now=call.now)
             tx,
             key.id,
             digest=call.app.ring.digest(secret.reveal().encode()),

@@ -15,10 +15,12 @@ SESSIONS_KEPT_MS = 90 * 86_400_000
 
 
 async def forget_ended(app: App) -> int:
-    """Deletes keys, logins, links, counts and mails that ended long ago; gives how many."""
+    """Deletes keys, secrets, logins, links, counts and mails that ended long ago; how many."""
     now = app.clock.now()
     forgotten = await outbox.sweep(app)
     forgotten += await app.database.write(partial(accounts.sweep, now=now))
+    replaced = partial(keys.forget_replaced, before=now - app.settings.key_retention)
+    forgotten += await app.database.write(replaced)
     for forget, kept_ms in (
         (keys.forget_ended, app.settings.key_retention),
         (sessions.forget_ended, SESSIONS_KEPT_MS),

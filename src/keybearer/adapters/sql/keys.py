@@ -87,6 +87,21 @@ _END_SECRETS = (
     )
     .values(usable_until=bindparam("until"))
 )
+_KEPT = (
+    select(_others.c.digest)
+    .where(_others.c.key_id == bindparam("of_key"))
+    .order_by(_others.c.created_at.desc(), _others.c.usable_until.desc().nulls_first())
+    .limit(bindparam("kept"))
+)
+_END_OLDER = (
+    update(api_key_secrets)
+    .where(
+        api_key_secrets.c.key_id == bindparam("of_key"),
+        api_key_secrets.c.usable_until > bindparam("now"),
+        api_key_secrets.c.digest.not_in(_KEPT),
+    )
+    .values(usable_until=bindparam("now"))
+)
 _REDIGEST = (
     update(api_key_secrets)
     .where(api_key_secrets.c.digest == bindparam("old"))
@@ -144,6 +159,9 @@ _CONSUME = (
 _FORGET_SECRETS = delete(api_key_secrets).where(
     api_key_secrets.c.key_id.in_(bindparam("ids", expanding=True))
 )
+_FORGET_REPLACED = delete(api_key_secrets).where(
+    api_key_secrets.c.usable_until < bindparam("before")
+)
 _FORGET_USAGE = delete(usage).where(usage.c.key_id.in_(bindparam("ids", expanding=True)))
 _FORGET = delete(api_keys).where(api_keys.c.id.in_(bindparam("ids", expanding=True)))
 _ENDED = (
@@ -194,6 +212,11 @@ async def add_secret(
 async def end_secrets(tx: Transaction, key_id: str, *, until: int) -> None:
     """Lets every secret that a key has now end at `until`, or sooner where it does already."""
     await tx.run(_END_SECRETS, of_key=key_id, until=until)
+
+
+async def end_older_secrets(tx: Transaction, key_id: str, *, kept: int, now: int) -> None:
+    """Ends at once what works of a key beyond its `kept` newest secrets."""
+    await tx.run(_END_OLDER, of_key=key_id, kept=kept, now=now)
 
 
 async def by_id(tx: Transaction, id: str, *, now: int, lock: bool = False) -> Key | None:
@@ -309,6 +332,11 @@ async def forget_ended(tx: Transaction, *, before: int, limit: int = 500) -> int
         await tx.run(_FORGET_USAGE, ids=ids)
         await tx.run(_FORGET, ids=ids)
     return len(ids)
+
+
+async def forget_replaced(tx: Transaction, *, before: int) -> int:
+    """Deletes secrets that were replaced and ended before an instant, and gives how many."""
+    return await tx.run(_FORGET_REPLACED, before=before)
 
 
 def _has_status(status: Status, now: int) -> ColumnElement[bool]:
