@@ -283,6 +283,7 @@ class Auth:
             access=access,
             cookie=cookie,
             accounts=self._accounts,
+            jwt=any(plugin.name == "jwt" for plugin in self.plugins),
             catalogue=self.catalogue,
             holds=holds,
             identify=self._identify,

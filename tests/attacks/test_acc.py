@@ -350,8 +350,14 @@ async def test_a158_a_password_is_changed_with_the_current_one_alone(house: Hous
     with pytest.raises(Failure, match="SESSION_REQUIRED"):
         await change_password(house.call(key), asked)
     assert await house.live_sessions(ann) == {session.id, other.id}
-    await change_password(house.call(session), asked)
-    assert await house.live_sessions(ann) == {session.id}
+    call = house.call(session)
+    answer = await change_password(call, asked)
+    # A new token for whoever changed it; the one of before is dead like all others (R-SES-02).
+    live = await house.live_sessions(ann)
+    assert len(live) == 1
+    assert live.isdisjoint({session.id, other.id})
+    assert call.reply.session is not None
+    assert answer.token is not None
 
 
 async def test_a133_no_path_changes_an_address_and_none_tells_who_has_one(town: Town) -> None:

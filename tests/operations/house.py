@@ -191,6 +191,19 @@ class House:
         trail = await self.app.database.read(body)
         return [(event.event, event.outcome, event.owner_id) for event in reversed(trail)]
 
+    async def named(self) -> list[str]:
+        """The names of the events alone, oldest first."""
+        return [event for event, _, _ in await self.events()]
+
+    async def targets(self, name: str) -> list[str | None]:
+        """What the events of one name were done to, oldest first."""
+
+        async def body(tx: Transaction) -> list[audit.Event]:
+            return list(await audit.newest(tx, limit=500))
+
+        trail = await self.app.database.read(body)
+        return [event.target_id for event in reversed(trail) if event.event == name]
+
     async def rows(self, statement: object) -> Sequence[Row]:
         async def body(tx: Transaction) -> Sequence[Row]:
             return await tx.all(statement)

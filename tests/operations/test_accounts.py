@@ -121,6 +121,7 @@ async def test_two_who_claim_one_address_leave_the_password_to_its_owner(house: 
     theirs = await house.token()
     await sign_up(house, password=PASSWORD)
     assert await house.subjects() == [VERIFY, CHOOSE]
+    assert await house.named() == ["user.signed_up", "user.signed_up", "password.removed"]
     with pytest.raises(Failure, match="INVALID_TOKEN"):
         await confirm_email(house.call(), ConfirmLink(token=theirs))
     await send_verification_email(house.call(), AskForLink(email="ann@example.com"))

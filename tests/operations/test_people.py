@@ -105,12 +105,9 @@ async def test_a_disabled_user_stops_at_once_and_comes_back_when_enabled(house: 
     assert house.cache.get(refused) is None
     assert await log_in(house) == enabled
     assert (await house.key(key)).revoked_at is None
-    assert [event for event, _, _ in await house.events()] == [
-        "user.disabled",
-        "login.failed",
-        "user.disabled",
-        "user.enabled",
-    ]
+    await people.enable(house.operator, ann.id)
+    assert await house.named() == ["user.disabled", "session.ended", "login.failed", "user.enabled"]
+    assert await house.targets("session.ended") == [session.id]
 
 
 async def test_a_deleted_user_is_gone_and_the_trail_stays(house: House) -> None:
@@ -124,6 +121,7 @@ async def test_a_deleted_user_is_gone_and_the_trail_stays(house: House) -> None:
     assert [house.cache.get(digest) for digest in cached] == [None, None]
     assert await house.events() == [
         ("key.revoked", "success", ann.id),
+        ("session.ended", "success", ann.id),
         ("user.deleted", "success", ann.id),
     ]
     with pytest.raises(Failure, match="USER_NOT_FOUND"):

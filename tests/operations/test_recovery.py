@@ -85,6 +85,26 @@ async def test_a_reset_sets_the_password_and_ends_every_login(house: House) -> N
     assert user.id == ann.id
 
 
+async def test_what_a_reset_ends_is_on_the_trail(house: House) -> None:
+    ann = await house.add_user(email_verified_at=None)
+    over = await house.log_in(ann)
+    key = await house.add_key(ann)
+    house.clock.time += 86_400_000  # that login is over by itself: nobody ends it
+    one, other = await house.log_in(ann), await house.log_in(ann)
+    await ask(house)
+    assert await reset(house, await house.token()) == "done"
+    assert await house.live_sessions(ann) == {over.id}
+    assert await house.targets("session.ended") == [one.id, other.id]
+    assert await house.targets("key.revoked") == [key]
+    for n in range(2):  # an address that was proven before, too
+        third = await house.log_in(ann)
+        house.clock.time += 60_000
+        await ask(house)
+        assert await reset(house, await house.token(), f"{n} lamps under green rain") == "done"
+        assert (await house.targets("session.ended"))[2 + n :] == [third.id]
+    assert (await house.named()).count("password.reset") == 3
+
+
 async def test_a_link_works_once_and_only_the_newest(house: House) -> None:
     await house.add_user()
     await ask(house)
@@ -205,7 +225,7 @@ async def change(house: House, session: Session, *, others: bool = True, **more:
     return msgspec.to_builtins(await change_password(house.call(session), asked))
 
 
-async def test_changing_the_password_ends_the_other_logins(house: House) -> None:
+async def test_changing_the_password_ends_every_login_and_begins_one(house: House) -> None:
     ann = await house.add_user()
     here, there = await house.log_in(ann), await house.log_in(ann)
     await ask(house)
@@ -213,10 +233,14 @@ async def test_changing_the_password_ends_the_other_logins(house: House) -> None
     cached = house.remember(f"session:{there.id}")
     answer = await change(house, here)
     assert isinstance(answer, dict)
-    assert answer["token"] is None
     assert answer["user"]["id"] == ann.id
-    assert await house.live_sessions(ann) == {here.id}
+    live = await house.live_sessions(ann)
+    assert len(live) == 1
+    assert live.isdisjoint({here.id, there.id})
     assert house.cache.get(cached) is None
+    assert (await house.named())[-4:] == [
+        "password.changed", "session.ended", "session.ended", "session.opened",
+    ]  # fmt: skip
     assert await house.subjects() == [RESET, CHANGED]
     assert await reset(house, token) == "INVALID_TOKEN"
     user = await authenticate_password(house.call(), "ann@example.com", OTHER)
@@ -226,8 +250,19 @@ async def test_changing_the_password_ends_the_other_logins(house: House) -> None
 async def test_the_other_logins_stay_when_that_is_asked_for(house: House) -> None:
     ann = await house.add_user()
     here, there = await house.log_in(ann), await house.log_in(ann)
-    await change(house, here, others=False)
+    answer = await change(house, here, others=False)
+    assert isinstance(answer, dict)
+    assert answer["token"] is None
     assert await house.live_sessions(ann) == {here.id, there.id}
+
+
+async def test_a_caller_without_a_login_begins_none(house: House) -> None:
+    ann = await house.add_user()
+    await house.log_in(ann)
+    answer = await change(house, Session(subject=ann.id, kind="session", id="of the host"))
+    assert isinstance(answer, dict)
+    assert answer["token"] is None
+    assert await house.live_sessions(ann) == set()
 
 
 async def test_a_password_is_not_changed_without_the_current_one(house: House) -> None:

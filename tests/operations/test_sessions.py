@@ -212,7 +212,120 @@ async def test_browsers_that_change_owners_at_once_do_not_block_each_other(
     assert len(live) == 10
 
 
+# --- a changed password ---
+
+NEW_PASSWORD = "seven lamps under green rain"
+CHANGE = {"currentPassword": PASSWORD, "newPassword": NEW_PASSWORD}
+
+
+async def test_a_changed_password_gives_the_browser_a_new_cookie_and_kills_the_old(
+    browsers: tuple[Browser, Browser, Browser], ada: User
+) -> None:
+    here, there, thief = browsers
+    await here.sign_in()
+    await there.sign_in()
+    thief.cookie = here.cookie
+    answer = await here.post("/change-password", **CHANGE)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["set-auth-token"].startswith(answer.json()["token"] + ".")
+    assert "; Max-Age=604800; " in answer.headers["set-cookie"]
+    assert here.cookie != thief.cookie
+    assert [await each.is_in() for each in browsers] == [True, False, False]
+
+
+async def test_a_login_that_is_not_remembered_stays_one_when_the_password_changes(
+    client: httpx2.AsyncClient, app: App, ada: User, clock: StandingClock
+) -> None:
+    browser = Browser(client)
+    await browser.sign_in(rememberMe=False)
+    clock.advance(3_600_000)
+    answer = await browser.post("/change-password", **CHANGE)
+    assert "Max-Age" not in answer.headers["set-cookie"]
+    [row] = await rows(app, select(sessions).where(sessions.c.ended_at.is_(None)))
+    assert (row.client_id, row.authenticated_at) == ("browser", START + 3_600_000)
+    assert row.expires_at == START + 3_600_000 + DAY_MS
+
+
+async def test_a_changed_password_gives_a_program_new_tokens_and_kills_the_old(
+    client: httpx2.AsyncClient, app: App, ada: User
+) -> None:
+    asked = {"email": ADA, "password": PASSWORD, "clientId": "phone"}
+    before = (await client.post(f"{API}/login", json=asked)).json()
+    bearer = {"authorization": f"Bearer {before['token']}"}
+    answer = await client.post(f"{API}/change-password", json=CHANGE, headers=bearer)
+    after = answer.json()
+    assert "set-cookie" not in answer.headers
+    assert set(after) == set(before)
+    assert (after["tokenType"], after["expiresIn"]) == ("Bearer", 300)
+    for pair, status in ((before, 401), (after, 200)):
+        headers = {"authorization": f"Bearer {pair['token']}"}
+        told = await client.get(f"{API}/list-sessions", headers=headers)
+        assert told.status_code == status
+        told = await client.post(f"{API}/refresh", json={"refreshToken": pair["refreshToken"]})
+        assert told.status_code == status
+    [row] = await rows(app, select(sessions).where(sessions.c.ended_at.is_(None)))
+    assert row.client_id == "phone"
+
+
+async def test_a_token_of_a_browser_begins_a_login_of_that_browser(
+    client: httpx2.AsyncClient, ada: User
+) -> None:
+    browser = Browser(client)
+    await browser.sign_in()
+    token = (await browser.get("/token")).json()["token"]
+    answer = await client.post(
+        f"{API}/change-password", json=CHANGE, headers={"authorization": f"Bearer {token}"}
+    )
+    assert set(answer.json()) == {"token", "user"}
+    assert answer.headers["set-auth-token"].startswith(answer.json()["token"] + ".")
+
+
+# --- set-auth-jwt ---
+
+
+async def test_who_is_logged_in_gets_an_access_token_beside_the_session(
+    client: httpx2.AsyncClient, app: App, ada: User
+) -> None:
+    browser = Browser(client)
+    assert "set-auth-jwt" not in (await browser.get("/get-session")).headers
+    await browser.sign_in()
+    answer = await browser.get("/get-session")
+    assert answer.headers["access-control-expose-headers"] == "set-auth-jwt"
+    headers = {"authorization": f"Bearer {answer.headers['set-auth-jwt']}"}
+    told = await client.get(f"{API}/get-session", headers=headers)
+    assert told.json()["user"]["id"] == ada.id
+    # An access token never fetches its own successor.
+    assert "set-auth-jwt" not in told.headers
+    object.__setattr__(app, "jwt", False)
+    assert "set-auth-jwt" not in (await browser.get("/get-session")).headers
+
+
 # --- get-session ---
+
+
+@pytest.mark.parametrize(
+    "query", ["disableCookieCache=true", "disableRefresh=false&disableCookieCache=1"]
+)
+async def test_what_better_auths_client_asks_of_the_session_is_taken(
+    client: httpx2.AsyncClient, ada: User, query: str
+) -> None:
+    browser = Browser(client)
+    await browser.sign_in()
+    answer = await browser.get(f"/get-session?{query}")
+    assert answer.json()["user"]["email"] == ADA
+    refused = await browser.get("/get-session?disableCookieCache=perhaps")
+    assert refused.status_code == 400
+    assert refused.json()["message"] == "disableCookieCache must be true or false."
+
+
+async def test_what_better_auths_client_sends_with_a_sign_out_is_taken(
+    client: httpx2.AsyncClient, ada: User
+) -> None:
+    browser = Browser(client)
+    await browser.sign_in()
+    answer = await browser.post("/sign-out", callbackURL="/bye", disableRedirect=True, state="x")
+    assert (answer.status_code, answer.json()) == (200, {"success": True})
+    assert not await browser.is_in()
 
 
 async def test_get_session_shows_a_handle_and_never_the_token(
@@ -303,31 +416,6 @@ async def test_logins_are_listed_the_last_used_first_and_only_ones_own(
     await bob.sign_in("bob@example.com")
     clock.advance(1_000)
     listed = (await first.get("/list-sessions")).json()
-@pytest.mark.parametrize(
-    "query", ["disableCookieCache=true", "disableRefresh=false&disableCookieCache=1"]
-)
-async def test_what_better_auths_client_asks_of_the_session_is_taken(
-    client: httpx2.AsyncClient, ada: User, query: str
-) -> None:
-    browser = Browser(client)
-    await browser.sign_in()
-    answer = await browser.get(f"/get-session?{query}")
-    assert answer.json()["user"]["email"] == ADA
-    refused = await browser.get("/get-session?disableCookieCache=perhaps")
-    assert refused.status_code == 400
-    assert refused.json()["message"] == "disableCookieCache must be true or false."
-
-
-async def test_what_better_auths_client_sends_with_a_sign_out_is_taken(
-    client: httpx2.AsyncClient, ada: User
-) -> None:
-    browser = Browser(client)
-    await browser.sign_in()
-    answer = await browser.post("/sign-out", callbackURL="/bye", disableRedirect=True, state="x")
-    assert (answer.status_code, answer.json()) == (200, {"success": True})
-    assert not await browser.is_in()
-
-
     assert [each["current"] for each in listed] == [True, False]
     assert [each["token"] for each in listed] == [await first.handle(), await second.handle()]
     assert {each["userId"] for each in listed} == {ada.id}

@@ -20,6 +20,7 @@ from keybearer.domain.model import ANONYMOUS, Session, User
 from keybearer.domain.ports import Row, Transaction
 from keybearer.operations.app import App
 from keybearer.operations.declaration import Empty
+from keybearer.operations.issuing import TokenPair
 from keybearer.operations.tokens import (
     BEARER,
     JWT,
@@ -29,7 +30,6 @@ from keybearer.operations.tokens import (
     Logout,
     Refresh,
     RevokeToken,
-    TokenPair,
     get_token,
     introspect,
     refresh,

@@ -165,6 +165,7 @@ async def _sign_up_again(
         user = msgspec.structs.replace(user, password_hash=None)
         await accounts.save_user(tx, user.id, {"password_hash": None, "updated_at": call.now})
         await accounts.forget_links(tx, user.id)
+        await record(call, tx, "password.removed", owner_id=user.id)
     if user.disabled_at is not None or not await may_mail(call, tx, user.email):
         return
     if pending:
@@ -178,8 +179,8 @@ async def _sign_up_again(
     "POST",
     "/send-verification-email",
     access=Access.PUBLIC,
-    tag="Accounts",
     accounts=True,
+    tag="Accounts",
     errors=("INVALID_EMAIL", "INVALID_ORIGIN", "TOO_MANY_ATTEMPTS"),
 )
 async def send_verification_email(call: Call, asked: AskForLink) -> Status:
@@ -212,8 +213,8 @@ async def send_verification_email(call: Call, asked: AskForLink) -> Status:
     "GET",
     "/verify-email",
     access=Access.PUBLIC,
-    tag="Accounts",
     accounts=True,
+    tag="Accounts",
     errors=("INVALID_TOKEN", "INVALID_ORIGIN"),
     redirects=True,
 )
@@ -266,8 +267,8 @@ async def _verify(call: Call, token: str) -> None:
     "POST",
     "/update-user",
     access=Access.SESSION,
-    tag="Accounts",
     accounts=True,
+    tag="Accounts",
     errors=("NO_VALUES_TO_UPDATE",),
 )
 async def update_user(call: Call, asked: UpdateUser) -> Status:
@@ -298,10 +299,10 @@ async def update_user(call: Call, asked: UpdateUser) -> Status:
     "POST",
     "/delete-user",
     access=Access.SESSION,
-    tag="Accounts",
     accounts=True,
-    errors=("INVALID_PASSWORD", "TOO_MANY_ATTEMPTS"),
+    tag="Accounts",
     session="ends",
+    errors=("INVALID_PASSWORD", "TOO_MANY_ATTEMPTS"),
 )
 async def delete_user(call: Call, asked: DeleteUser) -> Deleted:
     """Deletes the account of whoever is logged in: its keys and logins stop at once, for good."""

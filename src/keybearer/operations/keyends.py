@@ -15,7 +15,7 @@ from keybearer.operations.keyrules import MAX_GRACE_SECONDS
 from keybearer.operations.keywire import CreatedApiKey, Revoked, created
 from keybearer.operations.ownership import named, own_key
 from keybearer.operations.users import revoke_keys
-from keybearer.operations.wire import Id, instant
+from keybearer.operations.wire import Id, check_text, instant
 
 TAG = "API keys"
 DAY_SECONDS = 86_400
@@ -46,7 +46,8 @@ async def revoke_api_key(call: Call, asked: RevokeKey) -> Revoked:
     any node. If that cannot be assured the answer is 503 `REVOCATION_PENDING`: the key is revoked
     in the database, and the last process stops within seconds.
     """
-    return await _revoke(call, asked.key_id, asked.reason)
+    reason = None if asked.reason is None else check_text(asked.reason, "reason")
+    return await _revoke(call, asked.key_id, reason)
 
 
 @operation("POST", "/api-key/revoke-self", access=Access.KEY, tag=TAG)
@@ -97,8 +98,8 @@ async def rotate_api_key(call: Call, asked: RotateKey) -> CreatedApiKey:
             raise Failure("KEY_NOT_ROTATABLE")
         secret = mint(key.prefix, call.app.entropy)
         await sql.end_secrets(tx, key.id, until=call.now + asked.grace_period * 1000)
-        await sql.add_secret(
         await sql.end_older_secrets(tx, key.id, kept=_EARLIER_SECRETS, now=call.now)
+        await sql.add_secret(
             tx,
             key.id,
             digest=call.app.ring.digest(secret.reveal().encode()),

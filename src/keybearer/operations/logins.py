@@ -51,9 +51,23 @@ async def open_login(
 async def end_logins(call: Call, tx: Transaction, owner_id: str, ids: Sequence[str]) -> list[str]:
     """Ends logins with their refresh families, in the caller's transaction."""
     ended = await sql.end(tx, ids, call.now)
+    await record_ended(call, tx, owner_id, ended)
+    return ended
+
+
+async def end_all_logins(
+    call: Call, tx: Transaction, owner_id: str, *, keep: str | None = None
+) -> list[str]:
+    """Ends every login of a user but `keep`, in the caller's transaction; gives their ids."""
+    ended = await sql.end_all(tx, owner_id, call.now, keep=keep)
+    await record_ended(call, tx, owner_id, ended)
+    return ended
+
+
+async def record_ended(call: Call, tx: Transaction, owner_id: str, ended: Sequence[str]) -> None:
+    """An event for each login that was ended just now."""
     for id in ended:
         await record(call, tx, "session.ended", owner_id=owner_id, target_id=id)
-    return ended
 
 
 async def log_out(call: Call, owner_id: str, ids: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from keybearer.domain.ports import Transaction
 from keybearer.operations.app import record, require_accounts
 from keybearer.operations.authentication import check_new_password
 from keybearer.operations.declaration import Call
+from keybearer.operations.logins import record_ended, tags_of
 from keybearer.operations.users import (
     mail_verification,
     new_user,
@@ -105,12 +106,13 @@ async def disable(call: Call, who: str) -> User:
 
     async def body(tx: Transaction) -> tuple[User, list[str]]:
         user = await _find(tx, who=who, lock=True)
+        await accounts.forget_links(tx, user.id)
+        ended = await sessions.end_all(tx, user.id, call.now)
         if user.disabled_at is None:
             changes = {"disabled_at": call.now, "updated_at": call.now}
             await accounts.save_user(tx, user.id, changes)
-        await accounts.forget_links(tx, user.id)
-        ended = await sessions.end_all(tx, user.id, call.now)
-        await record(call, tx, "user.disabled", owner_id=user.id, target_id=user.id)
+            await record(call, tx, "user.disabled", owner_id=user.id, target_id=user.id)
+        await record_ended(call, tx, user.id, ended)
         return await _find(tx, who=user.id, lock=False), ended
 
     (user, _), _ = await call.app.change(body, _tags)
@@ -127,8 +129,10 @@ async def enable(call: Call, who: str) -> User:
 
     async def body(tx: Transaction) -> tuple[User, list[str]]:
         user = await _find(tx, who=who, lock=True)
-        await accounts.save_user(tx, user.id, {"disabled_at": None, "updated_at": call.now})
-        await record(call, tx, "user.enabled", owner_id=user.id, target_id=user.id)
+        if user.disabled_at is not None:
+            changes = {"disabled_at": None, "updated_at": call.now}
+            await accounts.save_user(tx, user.id, changes)
+            await record(call, tx, "user.enabled", owner_id=user.id, target_id=user.id)
         return await _find(tx, who=user.id, lock=False), []
 
     (user, _), _ = await call.app.change(body, _tags)
@@ -175,4 +179,4 @@ async def _find(tx: Transaction, who: str, *, lock: bool) -> User:
 
 def _tags(changed: tuple[User, list[str]]) -> tuple[str, ...]:
     user, ended = changed
-    return (f"owner:{user.id}", *(f"session:{id}" for id in ended))
+    return (f"owner:{user.id}", *tags_of(ended))

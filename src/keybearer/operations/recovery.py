@@ -1,14 +1,21 @@
 """New passwords: with a link from a mail, or with the current one.
 
-Either way every other login ends, and the owner is told by mail. A reset proves the address, so
+Either way every login ends, and the owner is told by mail; who changes it while logged in gets a
+new one. A reset proves the address, so
 it also verifies it, forgets the wrong passwords that were counted, and, when it is the first
 proof, revokes the keys of before.
 """
 
+from functools import partial
+
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from keybearer.adapters.sql import accounts, sessions
+from keybearer.adapters.sql.sessions import Family
+from keybearer.domain.credentials import Secret
 from keybearer.domain.errors import Failure
+from keybearer.domain.model import LoginSession, User
 from keybearer.domain.ports import Transaction
 from keybearer.operations import links, mails, outbox, throttle
 from keybearer.operations.app import record
@@ -20,7 +27,16 @@ from keybearer.operations.authentication import (
     ensure_unchanged,
 )
 from keybearer.operations.declaration import Access, Call, Input, Output, operation
+from keybearer.operations.issuing import program_login, token_pair
 from keybearer.operations.links import Callback, OpenLink, Token
+from keybearer.operations.logins import (
+    BROWSER,
+    end_all_logins,
+    new_login,
+    open_login,
+    record_ended,
+    tags_of,
+)
 from keybearer.operations.users import may_mail, prove_ownership, read_address
 from keybearer.operations.wire import Status, UserRecord, user_record
 
@@ -55,18 +71,29 @@ class ChangePassword(Input, frozen=True, kw_only=True):
 
 
 class PasswordChanged(Output, frozen=True, kw_only=True):
-    """The password is changed; `token` is null, because the session that asked goes on."""
+    """The password is changed, and `token` is what the caller goes on with.
+
+    A session token for whoever came with a cookie or a session token. A program that came with
+    an access token gets what a log-in gives: an access token, and the refresh token beside it.
+    """
 
     token: str | None
+    token_type: str | UnsetType = UNSET
+    expires_in: int | UnsetType = UNSET
+    refresh_token: str | UnsetType = UNSET
+    refresh_expires_in: int | UnsetType = UNSET
     user: UserRecord
+
+    def __repr__(self) -> str:
+        return "PasswordChanged(…)"
 
 
 @operation(
     "POST",
     "/request-password-reset",
     access=Access.PUBLIC,
-    tag="Accounts",
     accounts=True,
+    tag="Accounts",
     errors=("INVALID_EMAIL", "INVALID_ORIGIN", "TOO_MANY_ATTEMPTS"),
 )
 async def request_password_reset(call: Call, asked: AskForReset) -> ResetAsked:
@@ -100,8 +127,8 @@ async def request_password_reset(call: Call, asked: AskForReset) -> ResetAsked:
     "GET",
     "/reset-password/{token}",
     access=Access.PUBLIC,
-    tag="Accounts",
     accounts=True,
+    tag="Accounts",
     errors=("INVALID_TOKEN", "INVALID_ORIGIN"),
     redirects=True,
 )
@@ -128,8 +155,8 @@ async def open_reset_link(call: Call, asked: OpenLink) -> Status:
     "POST",
     "/reset-password",
     access=Access.PUBLIC,
-    tag="Accounts",
     accounts=True,
+    tag="Accounts",
     errors=("INVALID_TOKEN", *PASSWORD_CODES, "TOO_MANY_ATTEMPTS"),
 )
 async def reset_password(call: Call, asked: ResetPassword) -> Status:
@@ -151,13 +178,13 @@ async def reset_password(call: Call, asked: ResetPassword) -> Status:
         user = await links.redeem(call, tx, asked.token, links.RESET)
         await accounts.save_user(tx, user.id, {"password_hash": hashed, "updated_at": call.now})
         proven = await prove_ownership(call, tx, user)
-        ended = await sessions.end_all(tx, user.id, call.now)
+        ended = await end_all_logins(call, tx, user.id)
         await accounts.forget_links(tx, user.id)
         await accounts.clear(tx, account_buckets(call.app.ring, user.email))
         mail = mails.password_changed(call.app, user.email, call.now)
         await outbox.put(call, tx, mail)
         await record(call, tx, "password.reset", owner_id=user.id, actor_id=user.id)
-        return (*proven, f"owner:{user.id}", *(f"session:{id}" for id in ended))
+        return (*proven, f"owner:{user.id}", *tags_of(ended))
 
     await call.app.change(body, tuple)
     call.app.wake_mail()
@@ -168,33 +195,78 @@ async def reset_password(call: Call, asked: ResetPassword) -> Status:
     "POST",
     "/change-password",
     access=Access.SESSION,
-    tag="Accounts",
     accounts=True,
+    tag="Accounts",
+    secret=True,
+    session="begins",
     errors=(*PASSWORD_CODES, "TOO_MANY_ATTEMPTS"),
 )
 async def change_password(call: Call, asked: ChangePassword) -> PasswordChanged:
-    """Changes the password of whoever is logged in, and ends the other logins."""
+    """Changes the password of whoever is logged in.
+
+    Every login ends, and the caller gets a new one: whoever has copied the old token or cookie
+    is out. With `revokeOtherSessions: false` all of them go on, and `token` is null.
+    """
     user = await confirm_password(call, asked.current_password)
     password = await check_new_password(call, asked.new_password, (user.email, user.name))
     hashed = await call.app.hasher.hash(password)
     changed = msgspec.structs.replace(user, password_hash=hashed, updated_at=call.now)
+    begun = await _next_login(call, changed) if asked.revoke_other_sessions else None
 
-    async def body(tx: Transaction) -> tuple[str, ...]:
+    async def body(tx: Transaction) -> tuple[list[str], Secret | None]:
         await ensure_unchanged(tx, user, code="INVALID_PASSWORD")
         await accounts.save_user(tx, user.id, {"password_hash": hashed, "updated_at": call.now})
         await accounts.forget_links(tx, user.id, purpose=links.RESET)
-        ended: list[str] = []
-        if asked.revoke_other_sessions:
-            keep = call.session.session_id
-            ended = await sessions.end_all(tx, user.id, call.now, keep=keep)
         mail = mails.password_changed(call.app, user.email, call.now)
         await outbox.put(call, tx, mail)
+        ended: list[str] = []
+        if asked.revoke_other_sessions:
+            ended = await sessions.end_all(tx, user.id, call.now)
         await record(call, tx, "password.changed", owner_id=user.id)
-        return tuple(f"session:{id}" for id in ended)
+        await record_ended(call, tx, user.id, ended)
+        if begun is None:
+            return ended, None
+        token = await open_login(call, tx, changed, begun.login, with_token=begun.family is None)
+        if begun.family is not None:
+            await sessions.add_family(tx, begun.family)
+        return ended, token
 
-    await call.app.change(body, tuple)
+    (_, token), _ = await call.app.change(
+        body, lambda done: (f"owner:{user.id}", *tags_of(done[0]))
+    )
     call.app.wake_mail()
-    return PasswordChanged(token=None, user=user_record(changed))
+    if begun is not None and begun.family is not None:
+        pair = await token_pair(call, changed, begun.login, begun.family)
+        return PasswordChanged(**msgspec.structs.asdict(pair))
+    if begun is not None:
+        life = begun.login.expires_at - begun.login.created_at
+        call.reply.session = token
+        call.reply.persistent = life >= call.app.settings.session_ttl
+    return PasswordChanged(
+        token=None if token is None else token.reveal(), user=user_record(changed)
+    )
+
+
+class _Begun(msgspec.Struct, frozen=True, kw_only=True):
+    """A login that is yet to be written; only a program's has a refresh family."""
+
+    login: LoginSession
+    family: Family | None = None
+
+
+async def _next_login(call: Call, user: User) -> _Begun | None:
+    """What goes on in place of the caller's login: one of the same kind, for as long again."""
+    id = call.session.session_id
+    old = None if id is None else await call.app.database.read(partial(sessions.by_id, id=id))
+    if old is None:
+        return None
+    if call.session.kind == "access" and old.client_id != BROWSER:
+        login, family = program_login(call, user, old.client_id)
+        return _Begun(login=login, family=family)
+    life_ms = old.expires_at - old.created_at
+    return _Begun(
+        login=new_login(call, user, client_id=old.client_id, life_ms=life_ms, idle_ms=old.idle_ms)
+    )
 
 
 OPERATIONS = (request_password_reset, open_reset_link, reset_password, change_password)

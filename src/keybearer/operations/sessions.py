@@ -13,9 +13,10 @@ from keybearer.domain.ports import Transaction
 from keybearer.operations import links
 from keybearer.operations.authentication import authenticate_password
 from keybearer.operations.declaration import Access, Call, Empty, Input, Output, operation
+from keybearer.operations.issuing import session_jwt
 from keybearer.operations.logins import (
     BROWSER,
-    end_logins,
+    end_all_logins,
     end_presented,
     log_out,
     new_login,
@@ -161,7 +162,11 @@ async def sign_out(call: Call, asked: SignOut) -> Success:
 
 @operation("GET", "/get-session", access=Access.OPTIONAL, accounts=True, tag=TAG)
 async def get_session(call: Call, asked: AskSession) -> SessionAndUser | None:
-    """Shows the caller's login and user; null when nobody is logged in."""
+    """Shows the caller's login and user; null when nobody is logged in.
+
+    To the session itself, by cookie or as Bearer, the header `set-auth-jwt` gives an access
+    token, as `GET /token` does.
+    """
     caller = call.caller
     if not isinstance(caller, Session) or caller.session_id is None:
         return None
@@ -174,6 +179,8 @@ async def get_session(call: Call, asked: AskSession) -> SessionAndUser | None:
     login, user = await call.app.database.read(body)
     if login is None or user is None:
         return None
+    if call.app.jwt and caller.kind == "session":
+        call.reply.jwt = await session_jwt(call, caller, session_id)
     return SessionAndUser(session=_record(login, session_id), user=user_record(user))
 
 
@@ -219,8 +226,7 @@ async def _end_every(call: Call, *, keep: str | None) -> None:
     owner = call.session.subject
 
     async def body(tx: Transaction) -> list[str]:
-        live = await sql.live_of(tx, owner, now=call.now)
-        return await end_logins(call, tx, owner, [each.id for each in live if each.id != keep])
+        return await end_all_logins(call, tx, owner, keep=keep)
 
     # By the owner: one that another request has ended just now may still be cached.
     await call.app.change(body, lambda _: (f"owner:{owner}",))

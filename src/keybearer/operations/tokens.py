@@ -11,29 +11,27 @@ from keybearer.domain import jwt as rules
 from keybearer.domain.credentials import (
     RefreshToken,
     parse_refresh_token,
-    refresh_token,
     refresh_token_holds,
 )
 from keybearer.domain.errors import Failure
 from keybearer.domain.jwt import AccessClaims
-from keybearer.domain.model import LoginSession, Role, User
+from keybearer.domain.model import LoginSession
 from keybearer.domain.ports import Transaction
 from keybearer.operations.authentication import authenticate_password
 from keybearer.operations.declaration import Access, Call, Empty, Input, Output, operation
-from keybearer.operations.logins import (
-    end_logins,
-    end_presented,
-    log_out,
-    new_login,
-    open_login,
-    tags_of,
+from keybearer.operations.issuing import (
+    DEFAULT_CLIENT,
+    TokenPair,
+    program_login,
+    session_jwt,
+    token_pair,
 )
+from keybearer.operations.logins import end_logins, end_presented, log_out, open_login, tags_of
 from keybearer.operations.refreshing import Refreshed, alive, refresh_once
 from keybearer.operations.sessions import LOGIN_ERRORS, Email, Password
-from keybearer.operations.wire import Success, UserRecord, user_record
+from keybearer.operations.wire import Success
 
 TAG = "Tokens"
-DEFAULT_CLIENT = "keybearer"
 _MAX_TOKEN = 8_192
 
 Token = Annotated[str, msgspec.Meta(min_length=1, max_length=_MAX_TOKEN)]
@@ -53,20 +51,6 @@ class Login(Input, frozen=True, kw_only=True):
     email: Email
     password: Password
     client_id: ClientId = DEFAULT_CLIENT
-
-
-class TokenPair(Output, frozen=True, kw_only=True):
-    """An access token for `expiresIn` seconds, and what the next one is got with."""
-
-    token: str
-    token_type: str = "Bearer"  # noqa: S105
-    expires_in: int
-    refresh_token: str
-    refresh_expires_in: int
-    user: UserRecord
-
-    def __repr__(self) -> str:
-        return "TokenPair(…)"
 
 
 class Refresh(Input, frozen=True, kw_only=True):
@@ -145,13 +129,6 @@ class JsonWebKeySet(msgspec.Struct, frozen=True, kw_only=True):
     keys: list[JsonWebKey]
 
 
-class Holder(msgspec.Struct, frozen=True, kw_only=True):
-    """Whom an access token is for."""
-
-    sub: str
-    role: Role
-
-
 INACTIVE = Introspection(active=False)
 
 
@@ -165,32 +142,14 @@ async def login(call: Call, asked: Login) -> TokenPair:
     keeps secrets, and send the access token as `Authorization: Bearer`.
     """
     user = await authenticate_password(call, asked.email, asked.password)
-    settings = call.app.settings
-    opened = new_login(
-        call,
-        user,
-        client_id=asked.client_id,
-        life_ms=settings.refresh_absolute_ttl,
-        idle_ms=settings.refresh_token_ttl,
-    )
-    family = Family(
-        family=call.app.entropy(16).hex(),
-        session_id=opened.id,
-        user_id=user.id,
-        seed=call.app.entropy(16),
-        generation=1,
-        rotated_at=call.now,
-        expires_at=min(call.now + settings.refresh_token_ttl, opened.expires_at),
-        absolute_expires_at=opened.expires_at,
-        ended_at=None,
-    )
+    opened, family = program_login(call, user, asked.client_id)
 
     async def body(tx: Transaction) -> None:
         await open_login(call, tx, user, opened, with_token=False)
         await sql.add_family(tx, family)
 
     await call.app.database.write(body)
-    return await _pair(call, user, opened, family)
+    return await token_pair(call, user, opened, family)
 
 
 @operation("POST", "/refresh", access=Access.PUBLIC, accounts=True, tag=TAG, secret=True,
@@ -203,52 +162,11 @@ async def refresh(call: Call, asked: Refresh) -> TokenPair:
     its holder keeps copies.
     """
     refreshed: Refreshed = await refresh_once(call, asked.refresh_token)
-    return await _pair(call, refreshed.user, refreshed.login, refreshed.family)
+    return await token_pair(call, refreshed.user, refreshed.login, refreshed.family)
 
 
-async def _pair(call: Call, user: User, opened: LoginSession, family: Family) -> TokenPair:
-    who = Holder(sub=user.id, role=user.role)
-    access, lasts = await _access_token(
-        call, who, opened.id, opened.client_id, until=opened.expires_at
-    )
-    token = refresh_token(
-        call.app.ring.newest,
-        family=family.family,
-        generation=family.generation,
-        seed=family.seed,
-    )
-    return TokenPair(
-        token=access,
-        expires_in=lasts,
-        refresh_token=token.reveal(),
-        refresh_expires_in=(family.expires_at - call.now) // 1000,
-        user=user_record(user),
-    )
-
-
-async def _access_token(
-    call: Call, who: Holder, sid: str, client_id: str, *, until: int
-) -> tuple[str, int]:
-    """An access token and its life in seconds; it never outlives its login, wherever it is read."""
-    settings, now = call.app.settings, call.now // 1000
-    exp = min(now + settings.access_token_ttl // 1000, until // 1000)
-    held = await call.app.holds(who.sub, who.role)
-    claims = AccessClaims(
-        iss=settings.base_url,
-        sub=who.sub,
-        aud=settings.base_url,
-        exp=exp,
-        iat=now,
-        jti=call.app.entropy(16).hex(),
-        sid=sid,
-        client_id=client_id,
-        scope=" ".join(sorted(held or ())),
-    )
-    return rules.issue(await call.app.signing.signer(), claims), exp - now
-
-
-@operation("POST", "/logout", access=Access.PUBLIC, tag=TAG, verdict=True,
-           errors=("INVALID_ORIGIN", "SESSION_REQUIRED"))  # fmt: skip
+@operation("POST", "/logout", access=Access.PUBLIC, accounts=True, tag=TAG, verdict=True,
+           session="ends", errors=("INVALID_ORIGIN", "SESSION_REQUIRED"))  # fmt: skip
 async def logout(call: Call, asked: Logout) -> Success:
     """Ends a login: of the bearer token, of the cookie, or of the refresh token in the body.
 
@@ -366,10 +284,7 @@ async def get_token(call: Call, asked: Empty) -> AccessToken:
     session = call.session
     if session.kind != "session" or session.session_id is None:
         raise Failure("SESSION_REQUIRED", "A token cannot get another one: use the session.")
-    who = Holder(sub=session.subject, role=session.role)
-    until = session.expires_at or call.now
-    token, _ = await _access_token(call, who, session.session_id, DEFAULT_CLIENT, until=until)
-    return AccessToken(token=token)
+    return AccessToken(token=await session_jwt(call, session, session.session_id))
 
 
 @operation(

@@ -8,6 +8,7 @@ from keybearer.domain.ports import Transaction
 from keybearer.operations import links, mails, outbox, throttle
 from keybearer.operations.app import record
 from keybearer.operations.declaration import Call
+from keybearer.operations.logins import record_ended, tags_of
 from keybearer.operations.wire import check_text
 
 _LONGEST_NAME = 100
@@ -69,9 +70,7 @@ async def prove_ownership(call: Call, tx: Transaction, user: User) -> tuple[str,
     if user.email_verified_at is not None:
         return ()
     await accounts.save_user(tx, user.id, {"email_verified_at": call.now, "updated_at": call.now})
-    await revoke_keys(call, tx, user.id, reason="the address was proven to be its owner's")
-    ended = await sessions.end_all(tx, user.id, call.now)
-    return (f"owner:{user.id}", *(f"session:{id}" for id in ended))
+    return await _end_everything(call, tx, user, reason="the address was proven to be its owner's")
 
 
 async def remove_user(call: Call, tx: Transaction, user: User) -> tuple[str, ...]:
@@ -80,21 +79,39 @@ async def remove_user(call: Call, tx: Transaction, user: User) -> tuple[str, ...
     Returns:
         What verdicts depend on and was changed, for `App.change`.
     """
-    await revoke_keys(call, tx, user.id, reason="owner deleted")
-    ended = await sessions.end_all(tx, user.id, call.now)
+    touched = await _end_everything(call, tx, user, reason="owner deleted")
     await accounts.delete_user(tx, user.id)
     mail = mails.account_deleted(call.app, user.email, call.now)
     await outbox.put(call, tx, mail)
     await record(call, tx, "user.deleted", owner_id=user.id, target_id=user.id)
-    return (f"owner:{user.id}", *(f"session:{id}" for id in ended))
+    return touched
+
+
+async def _end_everything(
+    call: Call, tx: Transaction, user: User, *, reason: str
+) -> tuple[str, ...]:
+    """Revokes the keys and ends the logins of a user, with an event for each."""
+    # All rows before the first event: a log-out locks a login before the trail as well, so the
+    # two never wait for each other.
+    revoked = await keys.revoke_owners(tx, user.id, now=call.now, reason=reason)
+    ended = await sessions.end_all(tx, user.id, call.now)
+    await _record_revoked(call, tx, user.id, revoked, reason)
+    await record_ended(call, tx, user.id, ended)
+    return (f"owner:{user.id}", *tags_of(ended))
 
 
 async def revoke_keys(call: Call, tx: Transaction, owner_id: str, *, reason: str) -> list[str]:
     """Ends every key of an owner, with an event for each; gives the ids."""
     ids = await keys.revoke_owners(tx, owner_id, now=call.now, reason=reason)
+    await _record_revoked(call, tx, owner_id, ids, reason)
+    return ids
+
+
+async def _record_revoked(
+    call: Call, tx: Transaction, owner_id: str, ids: list[str], reason: str
+) -> None:
     for id in ids:
         await record(call, tx, "key.revoked", owner_id=owner_id, target_id=id, reason=reason)
-    return ids
 
 
 def read_address(text: str) -> str:

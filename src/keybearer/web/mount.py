@@ -96,7 +96,7 @@ class Mount:
                         "set-auth-jwt",
                         "retry-after",
                         "x-request-id",
-                    ],  # fmt: skip
+                    ],
                 )
         await self._ours(scope, receive, send)
 

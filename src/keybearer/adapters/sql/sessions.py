@@ -52,7 +52,7 @@ _LOCK_USERS = (
     .where(
         sessions.c.user_id == bindparam("user_id"),
         sessions.c.ended_at.is_(None),
-        sessions.c.id != bindparam("keep"),
+        sessions.c.expires_at > bindparam("now"),
     )
     .order_by(sessions.c.id)
     .with_for_update()
@@ -154,9 +154,12 @@ async def end(tx: Transaction, ids: Sequence[str], now: int) -> list[str]:
 
 
 async def end_all(tx: Transaction, user_id: str, now: int, *, keep: str | None = None) -> list[str]:
-    """Ends every login of a user but `keep`, and their families; gives the ended ids."""
-    rows = await tx.all(_LOCK_USERS, user_id=user_id, keep=keep or "")
-    return await end(tx, [row.id for row in rows], now)
+    """Ends every login of a user but `keep`, and their families; gives the ended ids.
+
+    One whose time is over has ended by itself.
+    """
+    rows = await tx.all(_LOCK_USERS, user_id=user_id, now=now)
+    return await end(tx, [row.id for row in rows if row.id != keep], now)
 
 
 async def seen(tx: Transaction, id: str, now: int) -> None:
