@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keybearer.domain.durations import parse_duration
 from keybearer.domain.errors import Misuse
 from keybearer.settings import ALIASES, PARSERS, PREFIX, Settings, load
 from tests.people import SECRET
@@ -136,6 +137,26 @@ def test_equal_bounds_are_no_contradiction() -> None:
     assert settings.key_default_lifetime == settings.key_max_lifetime
     assert load({"session_ttl": "1d", "session_idle_ttl": "24h"}, environ={}).session_ttl
     assert load({"refresh_token_ttl": "90d"}, environ={}).refresh_token_ttl
+
+
+@pytest.mark.parametrize(
+    ("shorter", "longer", "set_to"),
+    [
+        ("key_default_lifetime", "key_max_lifetime", "30d"),
+        ("refresh_token_ttl", "refresh_absolute_ttl", "7d"),
+        ("session_idle_ttl", "session_ttl", "12h"),
+    ],
+)
+def test_what_is_not_set_follows_the_longest_that_is(
+    shorter: str, longer: str, set_to: str
+) -> None:
+    for settings in (
+        load({longer: set_to}, environ={}),
+        load({}, environ={PREFIX + longer.upper(): set_to}),
+    ):
+        assert getattr(settings, shorter) == getattr(settings, longer) == parse_duration(set_to)
+    untouched = getattr(load({}, environ={}), shorter)
+    assert getattr(load({longer: "3650d"}, environ={}), shorter) == untouched
 
 
 # --- secrets --------------------------------------------------------------------------------

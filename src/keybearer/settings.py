@@ -38,6 +38,11 @@ _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
 _LISTEN = re.compile(r"[0-9A-Za-z.:_-]+")
 _LOCALES = ("en", "de", "fr", "es", "pt-BR", "ja", "zh-CN", "ar")
 _MAIL_FROM = re.compile(r"[^\s@,;<>]+@[^\s@,;<>]+")
+_WITHIN = (
+    ("key_default_lifetime", "key_max_lifetime"),
+    ("refresh_token_ttl", "refresh_absolute_ttl"),
+    ("session_idle_ttl", "session_ttl"),
+)
 _SECRET_NAMES = frozenset({"secret", "smtp_url", "database_url", "redis_url", "service_tokens"})
 
 
@@ -338,6 +343,10 @@ def load(
             values[keyword] = _parse(keyword, keyword, _as_text(value))
     if "base_url" not in values and "port" in values:
         values["base_url"] = f"http://127.0.0.1:{values['port']}"
+    unset = Settings()
+    for shorter, longer in _WITHIN:
+        if longer in values and shorter not in values:
+            values[shorter] = min(getattr(unset, shorter), values[longer])
     settings = Settings(**values)
     _check(settings)
     return settings
@@ -378,12 +387,9 @@ def _as_text(value: object) -> str:
 def _check(settings: Settings) -> None:
     if settings.sqlite_path is None and not settings.secret:
         raise Misuse("KEYBEARER_SECRET is required with PostgreSQL: openssl rand -base64 48")
-    if settings.key_default_lifetime > settings.key_max_lifetime:
-        raise Misuse("KEYBEARER_KEY_DEFAULT_LIFETIME is longer than KEYBEARER_KEY_MAX_LIFETIME")
-    if settings.refresh_token_ttl > settings.refresh_absolute_ttl:
-        raise Misuse("KEYBEARER_REFRESH_TOKEN_TTL is longer than KEYBEARER_REFRESH_ABSOLUTE_TTL")
-    if settings.session_idle_ttl > settings.session_ttl:
-        raise Misuse("KEYBEARER_SESSION_IDLE_TTL is longer than KEYBEARER_SESSION_TTL")
+    for shorter, longer in _WITHIN:
+        if getattr(settings, shorter) > getattr(settings, longer):
+            raise Misuse(f"{PREFIX}{shorter.upper()} is longer than {PREFIX}{longer.upper()}")
     if settings.workers > 1 and settings.redis_url is None:
         raise Misuse("KEYBEARER_WORKERS above 1 needs KEYBEARER_REDIS_URL: limits are shared there")
     if settings.workers > 1:
