@@ -164,7 +164,7 @@ class Auth:
             # Anew each time: an event belongs to the loop in which it was first waited for.
             self._stopping, self._mail_waits = asyncio.Event(), asyncio.Event()
             database, lock = open_database(self.settings.database_url)
-            claim = Claim(database, lock)
+            claim = Claim(database, lock, self.settings.base_url)
             try:
                 await _check_schema(database)
                 self.parts = await self._wire(database, claim)

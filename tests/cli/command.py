@@ -42,7 +42,13 @@ class Shell:
     def json(self, *args: str, stdin: str | None = None) -> Any:
         return json.loads(self.ok(*args, "--json", stdin=stdin).stdout)
 
+    def ready(self) -> None:
+        """Makes the database, unless it is there."""
+        if not (self.folder / "keybearer.db").exists():
+            self.ok("migrate")
+
     def user(self, email: str = "ann@example.com", *args: str) -> str:
+        self.ready()
         made = self.ok("users", "create", email, "--name", "Ann", "--verified", *args)
         return made.stdout.strip()
 
@@ -52,6 +58,7 @@ class Shell:
         return made["id"], made["key"]
 
     def service_token(self) -> str:
+        self.ready()
         return self.ok("service-token", "create", "--name", "app").stdout.strip()
 
     def start(self, *args: str) -> "Server":

@@ -90,7 +90,35 @@ def test_what_is_wrong_is_one_line_and_exit_code_1(
         assert result.stderr.startswith("keybearer: ")
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("users", "list"),
+        ("users", "create", "a@b.example", "--name", "A"),
+        ("keys", "create", "--owner-id", "x", "--name", "ci"),
+        ("keys", "revoke", "x"),
+        ("service-token", "create", "--name", "app"),
+        ("signing-keys", "rotate"),
+        ("audit", "verify"),
+        ("outbox",),
+    ],
+    ids=" ".join,
+)
+def test_a_database_that_is_not_there_is_not_made_by_a_mistyped_name(
+    shell: Shell, args: tuple[str, ...]
+) -> None:
+    shell.env["KEYBEARER_DATABASE_URL"] = "sqlite:///typo.db"
+    result = shell.run(*args)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"keybearer: DATABASE_URL: {shell.folder}/typo.db is not there: `keybearer serve` or "
+        "`keybearer migrate` makes it\n"
+    )
+    assert list(shell.folder.iterdir()) == []
+
+
 def test_with_json_the_reason_is_json(shell: Shell) -> None:
+    shell.ok("migrate")
     result = shell.run("keys", "show", "nothing", "--json")
     assert result.exit_code == 1
     assert result.stderr == '{"code":"KEY_NOT_FOUND","message":"API Key not found"}\n'

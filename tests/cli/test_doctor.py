@@ -47,7 +47,8 @@ def test_management_that_is_off_is_told(shell: Shell) -> None:
     finding = found(shell)["token management"]
     assert finding["state"] == "warn"
     assert (
-        finding["text"] == "off: the key endpoints answer 404: set KEYBEARER_TOKEN_MANAGEMENT=true"
+        finding["text"]
+        == "off here: the key endpoints answer 404: set KEYBEARER_TOKEN_MANAGEMENT=true"
     )
 
 

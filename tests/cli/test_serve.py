@@ -288,6 +288,35 @@ def test_what_the_command_revokes_the_server_refuses(shell: Shell) -> None:
         assert "serves this database" in shell.ok("doctor").stdout
 
 
+def test_links_that_the_command_mails_lead_to_the_server(shell: Shell, database_url: str) -> None:
+    shell.env |= {"KEYBEARER_DATABASE_URL": database_url, "KEYBEARER_SECRET": SECRET}
+    shell.ok("migrate")
+
+    def mailed(email: str) -> tuple[str, str]:
+        """What the command says of the mail, and the mail."""
+        said = shell.ok("users", "create", email, "--name", "Ann").stderr
+        (mail,) = shell.json("outbox", "--limit", "1")["mails"]
+        assert mail["to"] == email
+        return said, mail["text"]
+
+    with shell.serving() as server:
+        said, text = mailed("a@example.com")
+        assert f"its links begin with {server.base}\n" in said
+        assert f"{server.base}/api/auth/reset-password/" in text
+        found = shell.ok("doctor").stdout
+        assert f"served as {server.base}\n" in found
+        assert f"a process serves this database as {server.base}\n" in found
+        shell.env["KEYBEARER_BASE_URL"] = "https://auth.example.com"
+        assert "https://auth.example.com/api/auth/reset-password/" in mailed("b@example.com")[1]
+        found = shell.ok("doctor").stdout
+        assert f"warn  serving           a process serves this database as {server.base}" in found
+        del shell.env["KEYBEARER_BASE_URL"]
+        assert server.stop() == 0
+    said, text = mailed("c@example.com")
+    assert "its links begin with http://127.0.0.1:8000" in said
+    assert "http://127.0.0.1:8000/api/auth/reset-password/" in text
+
+
 def test_what_the_command_disables_and_rotates_ends_too(shell: Shell) -> None:
     shell.user()
     id, key = shell.key()

@@ -2,7 +2,7 @@
 
 import click
 
-from keybearer.cli.operator import operator, owner_of
+from keybearer.cli.operator import check_owner, operator, owner_of
 from keybearer.cli.output import answer, command, encode, fail, say, table
 
 
@@ -20,6 +20,7 @@ async def listing(*, owner: str | None, owner_id: str | None, limit: int, as_jso
     from keybearer.adapters.sql import audit as sql
     from keybearer.operations.reports import audit_event
 
+    check_owner(owner, owner_id)
     async with operator() as call:
         of = await owner_of(call, owner, owner_id) or ""
         found = await call.app.database.read(lambda tx: sql.newest(tx, owner_id=of, limit=limit))

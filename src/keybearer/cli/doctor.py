@@ -5,6 +5,7 @@ as well. The lines: ok, warn (it works, but read this), fail (mend this).
 """
 
 import asyncio
+import contextlib
 import math
 import shutil
 import socket
@@ -20,6 +21,7 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
+from keybearer.cli.operator import has_base_url, missing_file
 from keybearer.cli.output import UNUSED_REDIS, answer, command, encode, visible
 
 if TYPE_CHECKING:
@@ -85,7 +87,8 @@ async def examine() -> AsyncIterator[Finding]:
     except KeybearerError as error:
         yield bad("settings", str(error))
         return
-    yield ok("settings", f"served as {settings.base_url}")
+    address = None if has_base_url() else await _address(settings)
+    yield ok("settings", f"served as {address or settings.base_url}")
     for finding in (*of_reach(settings), *of_files(settings), *of_secret(settings)):
         yield finding
     async for finding in of_database(settings):
@@ -105,7 +108,7 @@ def of_reach(settings: "Settings") -> Iterator[Finding]:
     else:
         yield warn(
             "token management",
-            "off: the key endpoints answer 404: set KEYBEARER_TOKEN_MANAGEMENT=true",
+            "off here: the key endpoints answer 404: set KEYBEARER_TOKEN_MANAGEMENT=true",
         )
     if settings.host not in ("127.0.0.1", "localhost", "::1") and not settings.secure:
         yield warn(
@@ -171,7 +174,7 @@ async def of_database(settings: "Settings") -> AsyncIterator[Finding]:
     from keybearer.adapters.sql.database import open_database
     from keybearer.domain.errors import KeybearerError
 
-    missing = _missing(settings)
+    missing = missing_file(settings)
     if missing is not None:
         yield ok("database", f"{missing} is not there yet: `serve` makes it")
         return
@@ -189,10 +192,21 @@ async def of_database(settings: "Settings") -> AsyncIterator[Finding]:
         await database.close()
 
 
-def _missing(settings: "Settings") -> Path | None:
-    """The SQLite file, while there is none: opening it would make it."""
-    file = None if settings.sqlite_path is None else Path(settings.sqlite_path).resolve()
-    return None if file is None or file.exists() else file
+async def _address(settings: "Settings") -> str | None:
+    """What the serving process is served as; what cannot be read is told as the database's."""
+    from keybearer.adapters.sql.coherence import read_state
+    from keybearer.adapters.sql.database import open_database
+    from keybearer.domain.errors import KeybearerError
+
+    if missing_file(settings) is not None:
+        return None
+    with contextlib.suppress(KeybearerError):
+        database, _ = open_database(settings.database_url)
+        try:
+            return (await read_state(database)).address
+        finally:
+            await database.close()
+    return None
 
 
 async def _of_open(
@@ -216,9 +230,18 @@ async def _of_open(
     yield ok("database", f"{name}, version {has}")
     if their_now is not None and abs(their_now - time.time() * 1000) > MAX_SKEW_MS:
         yield warn("clock", "differs from the database server's by over 2 s: run NTP on both")
-    serves = await lock.held_elsewhere()
-    yield ok("serving", "a process serves this database" if serves else "no process serves it now")
+    yield await _of_serving(settings, lock)
     yield await _of_trail(settings, database)
+
+
+async def _of_serving(settings: "Settings", lock: "ServingLock") -> Finding:
+    if not await lock.held_elsewhere():
+        return ok("serving", "no process serves it now")
+    address = await _address(settings)
+    found = f"a process serves this database as {address}"
+    if has_base_url() and address != settings.base_url:
+        return warn("serving", f"{found}, by other settings than these: run the doctor with its")
+    return ok("serving", found)
 
 
 async def _of_trail(settings: "Settings", database: "SqliteDatabase | PostgresDatabase") -> Finding:

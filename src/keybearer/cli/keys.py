@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keybearer.cli.operator import operator, owner_of
+from keybearer.cli.operator import check_owner, operator, owner_of
 from keybearer.cli.output import answer, command, encode, receipt, say, stdin_line, table
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ async def create(
 
     from keybearer.operations.keys import CreateKey, create_api_key
 
+    check_owner(owner, owner_id)
     if owner is None and owner_id is None:
         raise click.UsageError("say whose key it is: --owner EMAIL or --owner-id ID")
     asked: dict[str, Any] = {
@@ -94,6 +95,7 @@ async def listing(
 
     from keybearer.operations.keys import ListKeys, list_api_keys
 
+    check_owner(owner, owner_id)
     async with operator() as call:
         of = await owner_of(call, owner, owner_id)
         asked = ListKeys(

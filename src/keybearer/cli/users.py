@@ -37,13 +37,15 @@ async def create(
         user = await people.create(
             call, email=email, name=name, password=password, verified=verified, admin=admin
         )
+        base_url = call.app.settings.base_url
     if as_json:
         answer(encode(_shown(user)))
         return
     answer(user.id)
     say(f"created {user.email}")
     if not verified:
-        say("a mail is on its way to that address (the serving process sends it)")
+        say("a mail is on its way to that address: the serving process sends it, and")
+        say(f"its links begin with {base_url}")
 
 
 @command(users, "list")

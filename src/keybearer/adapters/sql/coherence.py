@@ -28,6 +28,11 @@ class State(NamedTuple):
     epoch: int
     served_by: str | None
 
+    @property
+    def address(self) -> str | None:
+        """The BASE_URL that this process goes by."""
+        return (self.served_by or "").partition(" ")[2] or None
+
 
 async def read_state(database: Database) -> State:
     """The row, from the database."""

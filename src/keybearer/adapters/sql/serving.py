@@ -126,12 +126,16 @@ class TakenOver(Protocol):
 
 
 class Claim:
-    """That this process is the one that serves."""
+    """That this process is the one that serves.
 
-    def __init__(self, database: Database, lock: ServingLock) -> None:
+    Args:
+        address: the BASE_URL that it goes by, for the command beside it to know.
+    """
+
+    def __init__(self, database: Database, lock: ServingLock, address: str = "") -> None:
         self._database = database
         self._lock = lock
-        self._name = os.urandom(8).hex()
+        self._name = f"{os.urandom(8).hex()} {address}"
         self._taken_over: TakenOver | None = None
 
     async def take(self, taken_over: TakenOver) -> None:
