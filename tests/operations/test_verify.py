@@ -133,3 +133,16 @@ async def test_a_key_with_a_quota_that_is_deleted_meanwhile_has_no_record(app: A
         await app.database.write(partial(behind_our_back, table=table, column=column))
     verdict = await verify_api_key(call_of(app), VerifyKey(key=key, cost=0))
     assert (verdict.valid, verdict.key) == (True, None)
+
+
+async def test_a_cost_that_is_never_given_is_not_put_off(app: App, clock: StandingClock) -> None:
+    key = await make(app, rate_limit_max=10)
+    never = await verify_api_key(call_of(app), VerifyKey(key=key, cost=11))
+    assert never.error is not None
+    assert (never.error.code, never.error.details) == ("RATE_LIMITED", None)
+    assert never.error.message == "cost is 11, and the key's rate limit is 10."
+    assert (await verify_api_key(call_of(app), VerifyKey(key=key, cost=10))).valid
+    later = await verify_api_key(call_of(app), VerifyKey(key=key, cost=10))
+    assert later.error is not None
+    assert later.error.details is not None
+    assert later.error.details["tryAgainIn"] >= 60_000

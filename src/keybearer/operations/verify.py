@@ -101,7 +101,7 @@ async def _verify(call: Call, asked: VerifyKey) -> Verification:
         presented, asked.ip, needed, accept=frozenset({"key"}), charge=asked.cost
     )
     if isinstance(verified, Refusal):
-        return Verification(valid=False, error=_error(verified), key=None)
+        return Verification(valid=False, error=_error(verified, asked.cost), key=None)
     return Verification(valid=True, error=None, key=await _record(call, verified))
 
 
@@ -118,7 +118,12 @@ async def _record(call: Call, verified: Verified) -> ApiKey | None:
     return None if key is None else key_record(key, call.now)
 
 
-def _error(refusal: Refusal) -> VerifyError:
+def _error(refusal: Refusal, cost: int) -> VerifyError:
+    limit = refusal.limit
+    if limit is not None and cost > limit.maximum:
+        # It would never be given: to try again later does not help.
+        message = f"cost is {cost}, and the key's rate limit is {limit.maximum}."
+        return VerifyError(code=refusal.code, message=message)
     return VerifyError(
         code=refusal.code,
         message=refusal.message,
