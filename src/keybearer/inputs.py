@@ -7,7 +7,7 @@ from keybearer.operations.keys import CreateKey, GetKey, ListKeys
 from keybearer.operations.links import OpenLink
 from keybearer.operations.recovery import AskForReset, ChangePassword, ResetPassword
 from keybearer.operations.reports import AskAudit, AskUsage
-from keybearer.operations.sessions import RevokeSession, SignIn
+from keybearer.operations.sessions import AskSession, RevokeSession, SignIn, SignOut
 from keybearer.operations.tokens import AboutToken, Login, Logout, Refresh, RevokeToken
 from keybearer.operations.verify import VerifyBatch, VerifyKey
 
@@ -16,6 +16,7 @@ __all__ = [
     "AskAudit",
     "AskForLink",
     "AskForReset",
+    "AskSession",
     "AskUsage",
     "ChangePassword",
     "ConfirmLink",
@@ -33,6 +34,7 @@ __all__ = [
     "RevokeToken",
     "RotateKey",
     "SignIn",
+    "SignOut",
     "SignUp",
     "UpdateKey",
     "UpdateUser",

@@ -293,6 +293,12 @@ async def test_a_list_is_sorted_filtered_searched_and_paged(
         call, ListKeys(sort_by="name", sort_direction="asc", limit=1, offset=1)
     )
     assert ([key.name for key in by_name.api_keys], by_name.total) == (["beta_1"], 3)
+    for asked, names in (
+        (ListKeys(sort_by="name"), ["alpha", "beta_1", "gamma"]),  # upwards, as in Better Auth
+        (ListKeys(sort_by="name", sort_direction="desc"), ["gamma", "beta_1", "alpha"]),
+        (ListKeys(sort_direction="asc"), ["alpha", "beta_1", "gamma"]),
+    ):
+        assert [key.name for key in (await list_api_keys(call, asked)).api_keys] == names
     found = await list_api_keys(call, ListKeys(search="TA_"))
     assert [key.name for key in found.api_keys] == ["beta_1"]
     off = await update_api_key(call, UpdateKey(key_id=newest.api_keys[0].id, enabled=False))

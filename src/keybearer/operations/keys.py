@@ -64,14 +64,17 @@ StatusWord = Literal["active", "expiring", "expired", "disabled", "revoked", "ro
 
 
 class ListKeys(Input, frozen=True, kw_only=True):
-    """Which keys to list, in which order; `status` may stand several times."""
+    """Which keys to list, in which order; `status` may stand several times.
+
+    Without `sortDirection` the newest come first, and any other order goes upwards.
+    """
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 100
     offset: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
     sort_by: Literal[
         "createdAt", "updatedAt", "expiresAt", "lastRequest", "name", "requestCount", "enabled"
     ] = "createdAt"
-    sort_direction: Literal["asc", "desc"] = "desc"
+    sort_direction: Literal["asc", "desc"] | UnsetType = UNSET
     status: tuple[StatusWord, ...] = ()
     search: Annotated[str, msgspec.Meta(max_length=100)] = ""
     user_id: Id | UnsetType = UNSET
@@ -203,6 +206,10 @@ async def list_api_keys(call: Call, asked: ListKeys) -> ApiKeyPage:
     if asked.user_id is not UNSET:
         owner_id = _named_owner(call, asked.user_id)
 
+    direction = asked.sort_direction
+    if direction is UNSET:
+        direction = "desc" if asked.sort_by == "createdAt" else "asc"
+
     async def body(tx: Transaction) -> tuple[list[Key], int]:
         return await sql.page(
             tx,
@@ -211,7 +218,7 @@ async def list_api_keys(call: Call, asked: ListKeys) -> ApiKeyPage:
             statuses=asked.status,
             search=asked.search,
             sort_by=asked.sort_by,
-            descending=asked.sort_direction == "desc",
+            descending=direction == "desc",
             limit=asked.limit,
             offset=asked.offset,
         )
