@@ -198,6 +198,14 @@ def test_f11_a_folder_that_cannot_be_written_stops_the_start_in_one_line(
     assert {file.name: file.read_bytes() for file in shell.folder.iterdir()} == before
 
 
+def test_f11_a_lock_of_somebody_else_stops_the_start_in_one_line(shell: Shell) -> None:
+    shell.user()
+    lock = shell.folder / "keybearer.db-serving"
+    lock.touch()
+    lock.chmod(0o000)
+    assert "keybearer.db-serving cannot be written (Permission denied)" in started_in_vain(shell)
+
+
 @contextlib.contextmanager
 def full_disk(shell: Shell, server: Server) -> Iterator[None]:
     """No file of the worker may grow, as on a full disk; what is there can be read."""
