@@ -146,3 +146,12 @@ async def test_a_cost_that_is_never_given_is_not_put_off(app: App, clock: Standi
     assert later.error is not None
     assert later.error.details is not None
     assert later.error.details["tryAgainIn"] >= 60_000
+
+
+async def test_a_cost_above_what_a_quota_is_refilled_with_is_never_given(app: App) -> None:
+    key = await make(app, remaining=12, refill_amount=10, refill_interval=MINUTE)
+    assert (await verify_api_key(call_of(app), VerifyKey(key=key, cost=11))).valid
+    never = await verify_api_key(call_of(app), VerifyKey(key=key, cost=11))
+    assert never.error is not None
+    assert (never.error.code, never.error.details) == ("USAGE_EXCEEDED", None)
+    assert never.error.message == "cost is 11, and the key's quota is refilled with 10."

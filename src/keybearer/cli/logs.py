@@ -28,6 +28,7 @@ _LOOKS_SECRET = re.compile(
     r"""
       (?P<scheme>\b(?:bearer|basic)\s+)[^\s"',;]+          # Authorization
     | (?P<name>(?:session_token|token|password|key|code)=)[^\s"'&;]+
+    | (?P<link>/reset-password/)[^\s/?"']+                   # whole or cut off by a mail program
     | (?P<user>://[^\s/@:"']*:)[^\s/@"']+(?=@)              # a password in a URL
     | \beyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)*                   # a JWT
     | (?<![0-9A-Za-z])(?:[a-z0-9_]{0,15}_)?[0-9A-Za-z]{32,}   # keys, tokens, links
@@ -46,7 +47,8 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def _kept(match: re.Match[str]) -> str:
-    return (match["scheme"] or match["name"] or match["user"] or "") + GONE
+    known = match["scheme"] or match["name"] or match["link"] or match["user"]
+    return (known or "") + GONE
 
 
 def secrets_of(settings: Settings) -> tuple[str, ...]:

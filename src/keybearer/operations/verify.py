@@ -122,7 +122,9 @@ def _error(refusal: Refusal, cost: int) -> VerifyError:
     limit = refusal.limit
     if limit is not None and cost > limit.maximum:
         # It would never be given: to try again later does not help.
-        message = f"cost is {cost}, and the key's rate limit is {limit.maximum}."
+        quota = refusal.code == "USAGE_EXCEEDED"
+        of = "quota is refilled with" if quota else "rate limit is"
+        message = f"cost is {cost}, and the key's {of} {limit.maximum}."
         return VerifyError(code=refusal.code, message=message)
     return VerifyError(
         code=refusal.code,
