@@ -221,6 +221,18 @@ async def test_other_origins_are_allowed_nothing(trusting: httpx2.AsyncClient, o
         assert "access-control-allow-origin" not in each.headers
 
 
+@pytest.mark.parametrize("proxies", [None, "10.0.0.0/8"])
+async def test_a_proxy_that_nobody_told_of_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, proxies: str | None
+) -> None:
+    auth = Auth(f"sqlite:///{tmp_path / 'k.db'}", secret=SECRET, trusted_proxies=proxies)
+    async with auth.lifespan(), calling(auth.mount(echo)) as client:
+        for headers in ({}, {"x-forwarded-for": "192.0.2.1"}, {"x-forwarded-for": "192.0.2.2"}):
+            await client.get("/api/auth/get-session", headers=headers)
+    said = [record for record in caplog.records if record.message == "proxy.not_trusted"]
+    assert len(said) == (1 if proxies is None else 0)
+
+
 async def test_without_trusted_origins_nothing_is_allowed(here: Auth) -> None:
     async with calling(here.mount(echo)) as client:
         asks = await client.options("/api/auth/login", headers={"origin": ORIGIN, **PREFLIGHT})

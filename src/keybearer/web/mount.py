@@ -1,5 +1,6 @@
 """keybearer in front of an app: our paths are ours, all else goes on."""
 
+import logging
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from keybearer.domain.errors import KeybearerError, Misuse, Unavailable
 from keybearer.operations.app import App
 from keybearer.web.api import routes
-from keybearer.web.exchange import new_request_id, send_problem
+from keybearer.web.exchange import header, new_request_id, send_problem
 from keybearer.web.extras import ahead, extra_routes
 from keybearer.web.problem import MOUNTED_AT, of_loss, problem
 
 if TYPE_CHECKING:
     from keybearer.auth import Auth
+
+log = logging.getLogger("keybearer.web")
 
 _BASE = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
@@ -39,6 +42,7 @@ class Mount:
         self._ours: ASGIApp | None = None
         self._made_for: App | None = None
         self._ahead = ahead(auth, base)
+        self._looks_for_proxies = auth.settings.trusted_proxies is None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -52,6 +56,9 @@ class Mount:
                 await at_once(scope, receive, send)
                 return
             if self._is_below(path):
+                if self._looks_for_proxies and header(scope, b"x-forwarded-for") is not None:
+                    self._looks_for_proxies = False  # said once: a client can make it up
+                    log.warning("proxy.not_trusted", extra={"setting": "KEYBEARER_TRUSTED_PROXIES"})
                 await self._serve(scope, receive, send)
                 return
         elif scope["type"] == "lifespan":
