@@ -79,7 +79,10 @@ class Life:
         self._use_a_cookie()
         self._reset()
         login = self._log_in(PASSWORDS[1])
-        self.ask("/change-password", login, currentPassword=PASSWORDS[1], newPassword=PASSWORDS[2])
+        changed = {"currentPassword": PASSWORDS[1], "newPassword": PASSWORDS[2]}
+        pair = self.ask("/change-password", login, **changed)
+        self._keep(access=pair["token"], refresh=pair["refreshToken"])
+        login = {"authorization": f"Bearer {pair['token']}"}
         self._err(key)
         self.ask("/api-key/delete", login, keyId=key["id"])
         self.ask("/logout", login)
