@@ -21,6 +21,7 @@ from keybearer.domain.ports import Row, Transaction
 from keybearer.operations.app import App
 from keybearer.operations.declaration import Empty
 from keybearer.operations.issuing import TokenPair
+from keybearer.operations.recovery import PasswordChanged
 from keybearer.operations.tokens import (
     BEARER,
     JWT,
@@ -442,6 +443,7 @@ def test_reprs_show_no_secret() -> None:
             token="secret", expires_in=1, refresh_token="secret", refresh_expires_in=1,
             user=None,  # type: ignore[arg-type]
         ),
+        PasswordChanged(token="secret", user=None),  # type: ignore[arg-type]
     ]  # fmt: skip
     for value in shown:
         assert "secret" not in repr(value)
