@@ -102,7 +102,18 @@ def test_an_unknown_field_is_told_the_known_ones() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["x` - at `$.limit", "x\n", "é" * 900, "` - at `$.no[3].way`", ""])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x` - at `$.limit",
+        "x` - at `$.limit[0]",
+        "x` - at `$.userId[0]",
+        "x\n",
+        "é" * 900,
+        "` - at `$.no[3].way`",
+        "",
+    ],
+)
 def test_a_field_of_any_name_is_answered(name: str) -> None:
     code, message = refused({name: "1"}, ListKeys, strict=False)
     assert code in ("UNKNOWN_FIELD", "VALIDATION_ERROR")

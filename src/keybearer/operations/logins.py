@@ -84,18 +84,15 @@ async def end_presented(call: Call) -> None:
     """Ends the login whose credential a request came with; there may be none, or none any more.
 
     Raises:
-        Failure: MULTIPLE_CREDENTIALS; SESSION_REQUIRED for an API key, which this does not end.
+        Failure: SESSION_REQUIRED for an API key, which this does not end.
     """
     verdict = call.verdict
     if isinstance(verdict, Session):
         if verdict.session_id is None:
             raise Failure("SESSION_REQUIRED")
         await log_out(call, verdict.subject, [verdict.session_id])
-    elif isinstance(verdict, Refusal):
-        if verdict.code == "MULTIPLE_CREDENTIALS":
-            raise verdict.failure()
-        if verdict.code == "TOKEN_EXPIRED" and verdict.id is not None:
-            await _end_expired(call, verdict.id)
+    elif isinstance(verdict, Refusal) and verdict.code == "TOKEN_EXPIRED" and verdict.id:
+        await _end_expired(call, verdict.id)
 
 
 async def _end_expired(call: Call, session_id: str) -> None:
