@@ -145,6 +145,12 @@ async def test_what_a_key_does_for_itself_needs_the_key(
     assert (await auth.api.revoke_self(headers={"x-api-key": key})).success
 
 
+async def test_a_need_that_is_no_permission_is_told(auth: Auth) -> None:
+    for call in (auth.api.authenticate, auth.api.get_session):
+        with pytest.raises(Misuse, match="permissions=.*resource"):
+            await call({}, permissions="files")
+
+
 async def test_a_missing_input_is_told(auth: Auth) -> None:
     with pytest.raises(Misuse, match="login: Missing required argument 'email'"):
         await auth.api.login()

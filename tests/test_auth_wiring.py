@@ -110,9 +110,9 @@ async def test_each_plugin_brings_its_operations(tmp_path: Path) -> None:
     every = Auth(url(tmp_path))
     called = [operation.name for operation in every.operations]
     assert len(called) == len(set(called))
-    assert paths(Auth(url(tmp_path), [bearer()], accounts=False)) >= {"/login", "/refresh"}
-    assert paths(Auth(url(tmp_path), [jwt()], accounts=False)) >= {"/jwks"}
-    assert paths(Auth(url(tmp_path), [], accounts=False)) == {"/audit"}
+    assert paths(Auth(url(tmp_path), [bearer()])) >= {"/login", "/refresh"}
+    assert paths(Auth(url(tmp_path), [jwt()])) >= {"/jwks"}
+    assert paths(Auth(url(tmp_path), [bearer(), jwt()], accounts=False)) == {"/audit"}
     assert "/login" not in paths(Auth(url(tmp_path), [api_key(), jwt()]))
     assert "/sign-up/email" not in paths(Auth(url(tmp_path), accounts=False))
     apart = [[api_key()], [bearer()], [jwt()]]
@@ -190,6 +190,29 @@ async def test_what_an_owner_holds_is_the_hosts_word(tmp_path: Path) -> None:
         await auth.api.owner_changed("ada")
         assert await allowed(auth, key) == frozenset()
     assert set(asked_for) == {"ada"}
+
+
+def test_a_catalogue_that_is_none_is_told_at_once() -> None:
+    with pytest.raises(Misuse, match="permissions=.*1 to 64 of a-z"):
+        api_key(permissions=["Files:*"])
+
+
+async def test_a_host_that_tells_nonsense_is_told_and_nobody_passes(tmp_path: Path) -> None:
+    held: list[Any] = ["files:read"]
+
+    async def holds(_owner: str) -> Any:
+        return held
+
+    auth = Auth(url(tmp_path), [api_key(permissions=FILES, holds=holds)], accounts=False)
+    async with auth.lifespan():
+        key = await key_with(auth, {"files": ["read"]})
+        for nonsense in (["everything"], [None]):
+            held[:] = nonsense
+            await auth.api.owner_changed("ada")
+            with pytest.raises(Misuse, match="holds="):
+                await auth.api.authenticate(key)
+        held[:] = ["files:read"]
+        assert await allowed(auth, key) == frozenset({"files:read"})
 
 
 async def test_without_the_hosts_word_it_is_the_settings(tmp_path: Path) -> None:

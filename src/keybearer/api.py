@@ -7,7 +7,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 from keybearer.adapters.sql import accounts as stored
 from keybearer.domain.errors import Misuse
 from keybearer.domain.model import ANONYMOUS, ANYONE, Anonymous, RequestFacts, Session, Verdict
-from keybearer.domain.permissions import parse_needs
+from keybearer.domain.permissions import stated
 from keybearer.operations import (
     accounts,
     keyedits,
@@ -208,10 +208,11 @@ class Api:
             ip: the client's address; a key that is bound to networks is refused without one.
 
         Raises:
+            Misuse: `permissions` is no list of permissions.
             Unavailable: a dependency is lost; answer 503.
         """
         app = await self._running()
-        sent, needed = raw(headers), parse_needs(permissions)
+        sent, needed = raw(headers), stated(permissions, "permissions=")
         verdict = await app.verifier.verify(sent, ip, needed)
         if isinstance(verdict, Anonymous):
             return await identified(app, sent, needed)

@@ -26,7 +26,7 @@ from keybearer.domain.credentials import PepperRing, guessable
 from keybearer.domain.errors import Misuse, Unavailable
 from keybearer.domain.ids import new_id
 from keybearer.domain.model import Role
-from keybearer.domain.permissions import parse_needs
+from keybearer.domain.permissions import stated
 from keybearer.domain.ports import Clock, Database, Transaction
 from keybearer.operations import outbox, upkeep
 from keybearer.operations.app import App, Identify
@@ -305,7 +305,7 @@ class Auth:
 
         async def holds(owner_id: str, role: Role) -> frozenset[str] | None:
             if own is not None:
-                return parse_needs(await own(owner_id))
+                return stated(await own(owner_id), "holds=")
             if not catalogue:
                 return None
             return catalogue if users is None or role == "admin" else users

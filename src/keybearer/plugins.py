@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from keybearer.domain.permissions import parse_needs
+from keybearer.domain.permissions import stated
 from keybearer.operations import (
     accounts,
     keyedits,
@@ -60,6 +60,9 @@ def api_key(
         max_lifetime, default_lifetime: durations, as `90d`.
         allow_no_expiry: whether a key may live for ever.
         max_keys_per_owner: live keys at the most.
+
+    Raises:
+        Misuse: `permissions` is no list of permissions.
     """
     return Plugin(
         name="api_key",
@@ -78,7 +81,7 @@ def api_key(
             "key_allow_no_expiry": allow_no_expiry,
             "max_keys_per_owner": max_keys_per_owner,
         },
-        catalogue=None if permissions is None else parse_needs(permissions),
+        catalogue=None if permissions is None else stated(permissions, "permissions="),
         holds=holds,
     )
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keybearer.domain.errors import Misuse
 from keybearer.domain.permissions import (
     ceiling,
     missing,
     parse,
     parse_catalogue,
     parse_needs,
+    stated,
     to_wire,
 )
 
@@ -113,6 +117,14 @@ def test_no_needs_ask_for_nothing_but_an_empty_text_is_a_mistake() -> None:
     assert parse_needs(None) == parse_needs([]) == parse_needs({}) == frozenset()
     with pytest.raises(ValueError, match="as in files:read"):
         parse_needs("")
+
+
+@pytest.mark.parametrize("mistake", ["", "Files:*", ["files"], {"files": "read"}, 5, [None]])
+def test_a_mistake_in_the_apps_own_code_is_misuse(mistake: Any) -> None:
+    with pytest.raises(Misuse, match=r"^Guard\(permissions=\): .*") as told:
+        stated(mistake, "Guard(permissions=)")
+    assert "\n" not in str(told.value)
+    assert stated("files:read", "x") == {"files:read"}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from fastapi.responses import PlainTextResponse
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from keybearer import Auth, Session
+from keybearer import Auth, Misuse, Session
 from keybearer.integrations.fastapi import REFUSALS, Guard
 from tests.integrations.conftest import Calling, MakeKey
 
@@ -154,3 +154,22 @@ async def test_websockets_are_guarded_too(auth: Auth) -> None:
     with pytest.raises(WebSocketDisconnect) as refused, TestClient(app) as client:
         client.websocket_connect("/ws").__enter__()
     assert refused.value.code == 1008
+
+
+async def test_a_need_that_is_no_permission_is_told_at_once(auth: Auth) -> None:
+    with pytest.raises(Misuse, match="permissions=.*1 to 64 of a-z"):
+        Guard(auth, "Files:*")
+
+
+async def test_scopes_that_are_no_permissions_let_nobody_pass(
+    auth: Auth, make_key: MakeKey, calling: Calling
+) -> None:
+    app = FastAPI()
+
+    @app.get("/x")
+    async def x(session: Annotated[Session, Security(Guard(auth), scopes=["files"])]) -> str:
+        return session.subject
+
+    headers = {"x-api-key": await make_key("files:read")}
+    with pytest.raises(Misuse, match="scopes=.*resource"):
+        await calling(app).get("/x", headers=headers)

@@ -196,8 +196,10 @@ async def test_what_cannot_be_guarded_is_told_at_once(auth: Auth) -> None:
     with pytest.raises(Misuse, match="no_request"):
         requires(auth)(no_request)
     for nothing in ("", "files"):
-        with pytest.raises(ValueError, match="resource"):
+        with pytest.raises(Misuse, match="permissions=.*resource"):
             Guard(Starlette(), auth=auth, permissions=nothing)
+        with pytest.raises(Misuse, match="permissions=.*resource"):
+            requires(auth, nothing)
 
 
 async def test_websockets_are_guarded_too(auth: Auth, make_key: MakeKey) -> None:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from keybearer.domain.errors import Misuse
+
 MAX_RESOURCES = 64
 MAX_ACTIONS = 64
 """Actions of one resource."""
@@ -70,6 +72,23 @@ def parse_needs(
     if isinstance(needs, Mapping):
         return parse(needs)
     return _parse_pairs(needs)
+
+
+def stated(
+    needs: str | Iterable[str] | Mapping[str, Sequence[str]] | None, where: str
+) -> frozenset[str]:
+    """What the app's own code says, as `parse_needs` reads it.
+
+    Args:
+        where: what to name when it is wrong, as `permissions=`.
+
+    Raises:
+        Misuse: it is no list of permissions.
+    """
+    try:
+        return parse_needs(needs)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise Misuse(f"{where}: {error}") from None
 
 
 def missing(held: frozenset[str], needed: frozenset[str]) -> frozenset[str]:

@@ -28,7 +28,7 @@ from keybearer.api import Needs
 from keybearer.auth import Auth
 from keybearer.domain.errors import Failure, Unavailable
 from keybearer.domain.model import Session
-from keybearer.domain.permissions import parse_needs
+from keybearer.domain.permissions import stated
 from keybearer.integrations.starlette import POLICY_VIOLATION, admit, answer
 
 
@@ -64,6 +64,9 @@ class Guard(SecurityBase):
         permissions: what it asks for, as `"files:read"` or `{"files": ["read"]}`.
         optional: whether it gives None where nobody presented a credential. A bad credential is
             refused even then.
+
+    Raises:
+        Misuse: `permissions` is no list of permissions.
     """
 
     # Itself the scheme of the other header: each dependency more costs FastAPI 10 µs a request.
@@ -72,7 +75,7 @@ class Guard(SecurityBase):
 
     def __init__(self, auth: Auth, permissions: Needs = None, *, optional: bool = False) -> None:
         self._auth = auth
-        self._needed = parse_needs(permissions)
+        self._needed = stated(permissions, "permissions=")
         self._optional = optional
 
     async def __call__(
@@ -83,7 +86,9 @@ class Guard(SecurityBase):
     ) -> Session | None:
         """Checks one request."""
         scope = connection.scope
-        needed = self._needed | parse_needs(scopes.scopes) if scopes.scopes else self._needed
+        needed = self._needed
+        if scopes.scopes:
+            needed |= stated(scopes.scopes, "scopes=")
         try:
             return await admit(self._auth, scope, needed, optional=self._optional)
         except (Failure, Unavailable) as error:

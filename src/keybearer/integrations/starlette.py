@@ -23,7 +23,7 @@ from keybearer.api import Needs
 from keybearer.auth import Auth
 from keybearer.domain.errors import Failure, Misuse, Unavailable
 from keybearer.domain.model import Anonymous, Refusal, Session
-from keybearer.domain.permissions import parse_needs
+from keybearer.domain.permissions import stated
 from keybearer.operations.admission import explicit, identified
 from keybearer.web.exchange import check_site, client_ip, header, new_request_id
 from keybearer.web.problem import of_failure, of_loss
@@ -41,6 +41,9 @@ class Guard:
     Args:
         permissions: what it asks for, as `"files:read"` or `{"files": ["read"]}`.
         optional: whether a request without any credential passes, with `session` None.
+
+    Raises:
+        Misuse: `permissions` is no list of permissions.
     """
 
     def __init__(
@@ -48,7 +51,7 @@ class Guard:
     ) -> None:
         self._app = app
         self._auth = auth
-        self._needed = parse_needs(permissions)
+        self._needed = stated(permissions, "permissions=")
         self._optional = optional
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,9 +71,10 @@ def requires(auth: Auth, permissions: Needs = None) -> Callable[[Callable[..., A
     """Lets nobody call the decorated endpoint, a function or a method of one, but good credentials.
 
     Raises:
-        Misuse: the endpoint has no `request`; a websocket needs the middleware.
+        Misuse: the endpoint has no `request` (a websocket needs the middleware); `permissions` is
+            no list of permissions.
     """
-    needed = parse_needs(permissions)
+    needed = stated(permissions, "permissions=")
 
     def guarded(endpoint: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         if "request" not in signature(endpoint).parameters:
