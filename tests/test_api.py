@@ -147,7 +147,7 @@ async def test_what_a_key_does_for_itself_needs_the_key(
 
 async def test_a_need_that_is_no_permission_is_told(auth: Auth) -> None:
     for call in (auth.api.authenticate, auth.api.get_session):
-        with pytest.raises(Misuse, match="permissions=.*resource"):
+        with pytest.raises(Misuse, match=r"permissions=.*resource"):
             await call({}, permissions="files")
 
 

@@ -112,7 +112,8 @@ async def test_each_plugin_brings_its_operations(tmp_path: Path) -> None:
     assert len(called) == len(set(called))
     assert paths(Auth(url(tmp_path), [bearer()])) >= {"/login", "/refresh"}
     assert paths(Auth(url(tmp_path), [jwt()])) >= {"/jwks"}
-    assert paths(Auth(url(tmp_path), [bearer(), jwt()], accounts=False)) == {"/audit"}
+    assert paths(Auth(url(tmp_path), [bearer(), jwt()], accounts=False)) == {"/audit", "/jwks"}
+    assert paths(Auth(url(tmp_path), [], accounts=False)) == {"/audit"}
     assert "/login" not in paths(Auth(url(tmp_path), [api_key(), jwt()]))
     assert "/sign-up/email" not in paths(Auth(url(tmp_path), accounts=False))
     apart = [[api_key()], [bearer()], [jwt()]]
@@ -193,7 +194,7 @@ async def test_what_an_owner_holds_is_the_hosts_word(tmp_path: Path) -> None:
 
 
 def test_a_catalogue_that_is_none_is_told_at_once() -> None:
-    with pytest.raises(Misuse, match="permissions=.*1 to 64 of a-z"):
+    with pytest.raises(Misuse, match=r"permissions=.*1 to 64 of a-z"):
         api_key(permissions=["Files:*"])
 
 

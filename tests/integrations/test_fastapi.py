@@ -157,7 +157,7 @@ async def test_websockets_are_guarded_too(auth: Auth) -> None:
 
 
 async def test_a_need_that_is_no_permission_is_told_at_once(auth: Auth) -> None:
-    with pytest.raises(Misuse, match="permissions=.*1 to 64 of a-z"):
+    with pytest.raises(Misuse, match=r"permissions=.*1 to 64 of a-z"):
         Guard(auth, "Files:*")
 
 
@@ -171,5 +171,5 @@ async def test_scopes_that_are_no_permissions_let_nobody_pass(
         return session.subject
 
     headers = {"x-api-key": await make_key("files:read")}
-    with pytest.raises(Misuse, match="scopes=.*resource"):
+    with pytest.raises(Misuse, match=r"scopes=.*resource"):
         await calling(app).get("/x", headers=headers)

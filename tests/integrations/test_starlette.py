@@ -196,9 +196,9 @@ async def test_what_cannot_be_guarded_is_told_at_once(auth: Auth) -> None:
     with pytest.raises(Misuse, match="no_request"):
         requires(auth)(no_request)
     for nothing in ("", "files"):
-        with pytest.raises(Misuse, match="permissions=.*resource"):
+        with pytest.raises(Misuse, match=r"permissions=.*resource"):
             Guard(Starlette(), auth=auth, permissions=nothing)
-        with pytest.raises(Misuse, match="permissions=.*resource"):
+        with pytest.raises(Misuse, match=r"permissions=.*resource"):
             requires(auth, nothing)
 
 
