@@ -65,6 +65,7 @@ class Auth:
         settings: every other setting by its name in lower case; environment and `.env` fill in.
 
     Attributes:
+        accounts: whether keybearer keeps the users.
         api: the check of a request, and every operation.
         base: below which path our paths lie.
         parts: what is wired, once it is started; for integrations.
@@ -92,7 +93,7 @@ class Auth:
         self.settings: Settings = load(given, dotenv=Path(".env"))
         if not accounts and identify is None:
             log.debug("accounts.off", extra={"hint": "self-service needs identify=…"})
-        self._accounts = accounts
+        self.accounts = accounts
         self._identify = identify
         self._serving = serving
         self._clock = clock or SystemClock()
@@ -111,7 +112,7 @@ class Auth:
         listed = [*CORE, *ACCOUNTS]
         for plugin in self.plugins:
             listed += plugin.operations
-        return tuple(each for each in listed if self._accounts or not each.accounts)
+        return tuple(each for each in listed if self.accounts or not each.accounts)
 
     @property
     def catalogue(self) -> frozenset[str]:
@@ -252,7 +253,7 @@ class Auth:
             ring=ring,
             limiter=limiter,
             holds=holds,
-            accounts=self._accounts,
+            accounts=self.accounts,
             must_verify=settings.require_email_verification,
             hashes=settings.service_tokens,
             access=access.grant,
@@ -282,7 +283,7 @@ class Auth:
             signing=signing,
             access=access,
             cookie=cookie,
-            accounts=self._accounts,
+            accounts=self.accounts,
             jwt=any(plugin.name == "jwt" for plugin in self.plugins),
             catalogue=self.catalogue,
             holds=holds,

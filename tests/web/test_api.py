@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from sqlalchemy import text
 
 from keybearer import Auth
 from keybearer.domain.ports import Transaction
+from keybearer.operations import outbox
 from keybearer.operations.app import App
 from keybearer.operations.declaration import Access, Call, Empty, Output, operation
 from keybearer.plugins import Plugin
@@ -43,8 +45,10 @@ def calling(auth: Auth, base: str = "http://127.0.0.1:8000") -> httpx2.AsyncClie
         ("/login", "GET", "POST"),
         ("/login", "OPTIONS", "POST"),
         ("/login", "TRACE", "POST"),
-        ("/get-session", "POST", "GET"),
-        ("/api-key/list", "DELETE", "GET"),
+        ("/get-session", "POST", "GET, HEAD"),
+        ("/api-key/list", "DELETE", "GET, HEAD"),
+        ("/verify-email", "PUT", "GET, POST"),
+        ("/reset-password/x", "POST", "GET"),
         ("/api-key/revoke", "GET", "DELETE"),
         ("/api-key/delete", "DELETE", "POST"),
         ("/openapi.json", "POST", "GET, HEAD"),
@@ -57,6 +61,36 @@ async def test_another_method_is_told_which(
     answer = await client.request(method, API + path)
     assert is_problem(answer, 405, "METHOD_NOT_ALLOWED")
     assert answer.headers["allow"] == allow
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/get-session", 200), ("/list-sessions", 401), ("/api-key/list", 401), ("/jwks", 200),
+     ("/.well-known/jwks.json", 200), ("/api-key/create", 405), ("/login", 405)],
+)  # fmt: skip
+async def test_what_may_be_read_may_be_asked_for_without_the_content(
+    client: httpx2.AsyncClient, path: str, status: int
+) -> None:
+    asked = await client.head(API + path)
+    assert asked.status_code == status
+    if status == 405:
+        assert asked.headers["allow"] == "POST"
+    else:
+        read = await client.get(API + path)
+        assert read.status_code == status
+        same = ("content-type", "cache-control", "content-length")
+        assert [asked.headers[name] for name in same] == [read.headers[name] for name in same]
+
+
+async def test_a_mail_scanner_that_only_asks_for_headers_uses_no_link_up(
+    client: httpx2.AsyncClient, app: App
+) -> None:
+    await client.post(f"{API}/sign-up/email", json={"name": "Ada", "email": "ada@example.com",
+                                                    "password": PASSWORD})  # fmt: skip
+    (letter,) = await outbox.recent(app)
+    (link,) = re.findall(rf"{API}(/verify-email\?\S+)", letter.text)
+    assert (await client.head(API + link)).status_code == 405
+    assert (await client.get(API + link)).json()["status"] is True
 
 
 # --- bodies and queries ---------------------------------------------------------------------

@@ -173,6 +173,28 @@ async def test_a_lost_database_at_the_start_is_503() -> None:
         assert (await client.get("/")).status_code == 200
 
 
+OURS = ["/api/auth/get-session", "/api/auth/forward", "/api/auth/metrics", "/dev/outbox"]
+
+
+@pytest.mark.parametrize("path", OURS)
+async def test_a_start_that_is_refused_is_503_and_logged(
+    tmp_path: Path, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"sqlite:///{tmp_path / 'k.db'}"
+    first, second = (Auth(url, secret=SECRET, token_management=True) for _ in range(2))
+    async with calling(second.mount(echo)) as client:
+        async with first.lifespan():
+            answer = await client.get(path)
+        assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE")
+        assert int(answer.headers["retry-after"]) >= 1
+        assert "serves" not in answer.text
+        (record,) = [each for each in caplog.records if each.msg == "start.refused"]
+        assert record.levelname == "ERROR"
+        assert "another process" in record.__dict__["reason"]
+        assert (await client.get(path)).status_code in (200, 401)
+    await second.stop()
+
+
 async def test_an_app_with_nothing_in_it(here: Auth) -> None:
     async with calling(here.mount(no_app)) as client:
         answer = await client.get("/")
@@ -231,6 +253,31 @@ async def test_a_proxy_that_nobody_told_of_is_logged_once(
             await client.get("/api/auth/get-session", headers=headers)
     said = [record for record in caplog.records if record.message == "proxy.not_trusted"]
     assert len(said) == (1 if proxies is None else 0)
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/auth/ok", "/api/auth/health/live", "/api/auth/health/ready"]
+)
+async def test_a_trusted_origin_may_ask_whether_we_are_there(
+    trusting: httpx2.AsyncClient, path: str
+) -> None:
+    asks = await trusting.options(path, headers={"origin": ORIGIN, **PREFLIGHT})
+    answer = await trusting.get(path, headers={"origin": ORIGIN})
+    for each in (asks, answer):
+        assert each.status_code == 200
+        assert each.headers["access-control-allow-origin"] == ORIGIN
+    other = await trusting.get(path, headers={"origin": "https://evil.example.com"})
+    assert other.status_code == 200
+    assert "access-control-allow-origin" not in other.headers
+
+
+async def test_a_preflight_passes_no_guard_of_a_proxy(trusting: httpx2.AsyncClient) -> None:
+    """Some proxies ask with the client's own method and headers, and go by the status."""
+    asks = await trusting.options("/api/auth/forward", headers={"origin": ORIGIN, **PREFLIGHT})
+    assert asks.status_code == 401
+    for path in ("/api/auth/metrics", "/dev/outbox"):
+        answer = await trusting.get(path, headers={"origin": ORIGIN})
+        assert "access-control-allow-origin" not in answer.headers
 
 
 async def test_without_trusted_origins_nothing_is_allowed(here: Auth) -> None:

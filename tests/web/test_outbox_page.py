@@ -1,6 +1,7 @@
 """The outbox: for whoever develops on this machine, and nobody else."""
 
 import re
+from typing import Any
 
 import httpx2
 import pytest
@@ -77,11 +78,15 @@ async def test_it_is_only_read(client: httpx2.AsyncClient) -> None:
     assert (await client.post(PATH)).status_code == 404
 
 
-async def test_where_mail_goes_out_the_path_is_the_apps() -> None:
-    auth = Auth(
-        "sqlite:////nowhere/k.db", secret=SECRET, smtp_url="smtp://mail.example.com",
-        mail_from="keys@example.com",
-    )  # fmt: skip
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"smtp_url": "smtp://mail.example.com", "mail_from": "keys@example.com"},
+        {"accounts": False},
+    ],
+)
+async def test_where_no_mail_is_printed_the_path_is_the_apps(given: dict[str, Any]) -> None:
+    auth = Auth("sqlite:////nowhere/k.db", secret=SECRET, **given)
     transport = httpx2.ASGITransport(app=auth.mount(no_app), client=("127.0.0.1", 1))
     async with httpx2.AsyncClient(transport=transport, base_url=BASE) as client:
         answer = await client.get(PATH)

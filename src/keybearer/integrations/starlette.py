@@ -25,7 +25,7 @@ from keybearer.domain.errors import Failure, Misuse, Unavailable
 from keybearer.domain.model import Anonymous, Refusal, Session
 from keybearer.domain.permissions import stated
 from keybearer.operations.admission import explicit, identified
-from keybearer.web.exchange import check_site, client_ip, header, new_request_id
+from keybearer.web.exchange import check_site, client_ip, header, new_request_id, started
 from keybearer.web.problem import of_failure, of_loss
 
 log = logging.getLogger("keybearer.web")
@@ -108,7 +108,7 @@ async def admit(
         Failure: refused, nobody, or a cookie in a request that another site made a browser send.
         Unavailable: a dependency is lost.
     """
-    app = auth.parts or await auth.running()
+    app = auth.parts or await started(auth)
     headers, session = scope["headers"], None
     ip, charge = client_ip(scope, app.settings), scope.get(_CHARGED) is not auth
     verdict = app.verifier.warm(headers, ip, needed, charge=charge)

@@ -51,6 +51,9 @@ def routes(operations: Iterable[Operation[Any, Any]], app: App, base: str) -> li
         endpoint = Endpoint(declared, app)
         for method, path in ((declared.method, declared.path), *declared.aliases):
             by_path.setdefault(path, {})[method] = endpoint
+            # Not for links in mails: a scanner that only looks must not use one up.
+            if method == "GET" and not declared.redirects:
+                by_path[path]["HEAD"] = endpoint
     return [
         Route(base + path, Methods(endpoints, app), methods=None, include_in_schema=False)
         for path, endpoints in by_path.items()

@@ -1,21 +1,28 @@
 """One HTTP request and its answer, on bare ASGI."""
 
 import json
+import logging
 import math
 import os
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from keybearer.domain.errors import Failure
+from keybearer.domain.errors import Failure, Misuse, Unavailable
 from keybearer.domain.model import RequestFacts
 from keybearer.domain.networks import client_address
+from keybearer.operations.app import App
 from keybearer.settings import Settings
 from keybearer.verification.presented import user_agent
 from keybearer.web.problem import ProblemAnswer, RawHeaders
 from keybearer.web.sentences import refusal_of
+
+if TYPE_CHECKING:
+    from keybearer.auth import Auth
+
+log = logging.getLogger("keybearer.web")
 
 MAX_BODY = 65_536
 MAX_QUERY = 8_192
@@ -68,6 +75,19 @@ def _idempotency(raw: bytes) -> str:
     if not 1 <= len(raw) <= 255 or not raw.decode("latin-1").isprintable():
         raise Failure("VALIDATION_ERROR", "Idempotency-Key takes 1 to 255 printable characters.")
     return raw.decode("latin-1")
+
+
+async def started(auth: "Auth") -> App:
+    """The parts that answer a request; the first one starts them where no lifespan did.
+
+    Raises:
+        Unavailable: a dependency is lost, or the start is refused, which no client can mend.
+    """
+    try:
+        return await auth.running()
+    except Misuse as error:
+        log.error("start.refused", extra={"reason": str(error)})
+        raise Unavailable(str(error)) from None
 
 
 # --- reading --------------------------------------------------------------------------------

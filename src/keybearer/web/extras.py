@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -32,17 +33,36 @@ def ahead(auth: "Auth", base: str) -> dict[str, ASGIApp]:
 
     Forward-auth stands before every request of somebody's app; `live` is told while the database
     is lost; the outbox lies outside of `base`, and only where mail is printed.
+
+    Not across origins: metrics and outbox, which are no page's business, and forward-auth, as a
+    proxy may hand on a preflight, and would let pass what is only told that it may ask.
     """
+    settings = auth.settings
     found: dict[str, ASGIApp] = {
         f"{base}/forward": Forward(auth),
-        f"{base}/ok": Reading(Live(auth, OK), auth.settings),
-        f"{base}/health/live": Reading(Live(auth), auth.settings),
-        f"{base}/health/ready": Reading(Ready(auth), auth.settings),
-        f"{base}/metrics": Reading(Metrics(auth), auth.settings),
+        f"{base}/metrics": Reading(Metrics(auth), settings),
     }
-    if auth.settings.smtp_url is None:
+    told: dict[str, ASGIApp]
+    told = {"ok": Live(auth, OK), "health/live": Live(auth), "health/ready": Ready(auth)}
+    for path, health in told.items():
+        found[f"{base}/{path}"] = across_origins(Reading(health, settings), settings)
+    if settings.smtp_url is None and auth.accounts:
         found[OUTBOX] = Outbox(auth, base=base)
     return found
+
+
+def across_origins(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """An app that pages of TRUSTED_ORIGINS may call, with cookies."""
+    if not settings.trusted_origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=settings.trusted_origins,
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["authorization", "content-type", "idempotency-key", "x-api-key"],
+        allow_credentials=True,
+        expose_headers=["set-auth-token", "set-auth-jwt", "retry-after", "x-request-id"],
+    )
 
 
 def extra_routes(auth: "Auth", app: App, base: str) -> list[BaseRoute]:

@@ -21,7 +21,7 @@ from keybearer.domain.model import Anonymous, Refusal, Verdict
 from keybearer.domain.permissions import parse_needs
 from keybearer.operations.admission import identified
 from keybearer.operations.app import App
-from keybearer.web.exchange import client_ip, new_request_id, read_query, send_problem
+from keybearer.web.exchange import client_ip, new_request_id, read_query, send_problem, started
 from keybearer.web.problem import RawHeaders, of_failure, of_loss, problem
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Forward:
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         try:
-            app = await self._auth.running()
+            app = self._auth.parts or await started(self._auth)
             headers = headers_of(await self._verdict(app, scope))
         except Failure as failure:
             answer = of_failure(failure, scope=scope, request_id=new_request_id())

@@ -15,7 +15,7 @@ from keybearer.adapters.sql import outbox
 from keybearer.domain.errors import Failure, Unavailable
 from keybearer.domain.model import Anonymous, Refusal
 from keybearer.operations.app import App
-from keybearer.web.exchange import client_ip, new_request_id, send_answer, send_problem
+from keybearer.web.exchange import client_ip, new_request_id, send_answer, send_problem, started
 from keybearer.web.local import asked_locally
 from keybearer.web.problem import of_failure, of_loss
 
@@ -49,7 +49,7 @@ class Metrics:
         try:
             if not INSTALLED:
                 raise Failure("NOT_FOUND")
-            app = await self._auth.running()
+            app = await started(self._auth)
             if not asked_locally(scope):
                 await _admit(app, scope)
             body = exposition(app, await _waiting_mail(app))

@@ -4,15 +4,14 @@ import logging
 import re
 from typing import TYPE_CHECKING, Any
 
-from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from keybearer.domain.errors import KeybearerError, Misuse, Unavailable
 from keybearer.operations.app import App
 from keybearer.web.api import routes
-from keybearer.web.exchange import header, new_request_id, send_problem
-from keybearer.web.extras import ahead, extra_routes
+from keybearer.web.exchange import header, new_request_id, send_problem, started
+from keybearer.web.extras import across_origins, ahead, extra_routes
 from keybearer.web.problem import MOUNTED_AT, of_loss, problem
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class Mount:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         settings = self._auth.settings
         try:
-            app = await self._auth.running()
+            app = await started(self._auth)
         except Unavailable as loss:
             answer = of_loss(loss, scope=scope, request_id=new_request_id())
             await send_problem(send, answer, settings)
@@ -91,20 +90,7 @@ class Mount:
             listed = routes(self._auth.operations, app, self._base)
             listed += extra_routes(self._auth, app, self._base)
             self._ours = Router(listed, redirect_slashes=False, default=self._nothing_here)
-            if settings.trusted_origins:
-                self._ours = CORSMiddleware(
-                    self._ours,
-                    allow_origins=settings.trusted_origins,
-                    allow_methods=["GET", "POST", "DELETE"],
-                    allow_headers=["authorization", "content-type", "idempotency-key", "x-api-key"],
-                    allow_credentials=True,
-                    expose_headers=[
-                        "set-auth-token",
-                        "set-auth-jwt",
-                        "retry-after",
-                        "x-request-id",
-                    ],
-                )
+            self._ours = across_origins(self._ours, settings)
         await self._ours(scope, receive, send)
 
     async def _nothing_here(self, scope: Scope, _receive: Receive, send: Send) -> None:

@@ -17,7 +17,7 @@ from keybearer.adapters.sql.outbox import Letter
 from keybearer.domain.errors import Failure, Unavailable
 from keybearer.domain.instants import iso
 from keybearer.operations import outbox
-from keybearer.web.exchange import new_request_id, send_answer, send_problem
+from keybearer.web.exchange import new_request_id, send_answer, send_problem, started
 from keybearer.web.local import asked_locally
 from keybearer.web.page import PAGE_CSP, page
 from keybearer.web.problem import of_failure, of_loss
@@ -44,7 +44,7 @@ class Outbox:
             hidden = settings.smtp_url is not None or scope["method"] not in ("GET", "HEAD")
             if hidden or not asked_locally(scope):
                 raise Failure("NOT_FOUND")
-            letters = await outbox.recent(await self._auth.running(), limit=SHOWN)
+            letters = await outbox.recent(await started(self._auth), limit=SHOWN)
         except Failure as failure:
             answer = of_failure(failure, scope=scope, request_id=request_id)
             await send_problem(send, answer, settings)
