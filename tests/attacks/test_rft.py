@@ -9,7 +9,7 @@ such a request is refused all the same.
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 import pytest
@@ -26,6 +26,8 @@ from keybearer.operations.app import App
 from keybearer.web.mount import no_app
 from tests.attacks.town import API, is_problem
 from tests.people import PASSWORD, SECRET, StandingClock, call_of, log_in, make_key, person
+
+T = TypeVar("T")
 
 ADA = "ada@example.com"
 LEEWAY_MS = 10_000
@@ -272,9 +274,12 @@ async def assert_dead(
 
 
 async def race(
-    client: httpx2.AsyncClient, end: Coroutine[Any, Any, object], password: str = PASSWORD
-) -> None:
-    """Five refreshes of five logins, spread over the time that the end takes; none survives."""
+    client: httpx2.AsyncClient, end: Coroutine[Any, Any, T], password: str = PASSWORD
+) -> T:
+    """Five refreshes of five logins, spread over the time that the end takes; none survives.
+
+    Gives what the end gave.
+    """
     pairs = [await login(client, password=password) for _ in range(5)]
 
     async def later(token: str, waits_ms: int) -> httpx2.Response:
@@ -285,9 +290,10 @@ async def race(
     refreshed = await asyncio.gather(
         *(later(pair["refreshToken"], n * 3) for n, pair in enumerate(pairs))
     )
-    await ending
+    ended = await ending
     for pair, answer in zip(pairs, refreshed, strict=True):
         await assert_dead(client, pair, answer)
+    return ended
 
 
 async def test_a199_no_refresh_outlives_a_disabling(client: httpx2.AsyncClient, app: App) -> None:
@@ -315,9 +321,10 @@ async def test_a199_no_refresh_outlives_its_password(client: httpx2.AsyncClient,
             json={"currentPassword": password, "newPassword": f"{PASSWORD} {number}"},
             headers=bearer(mine["token"]),
         )
-        await race(client, change, password)
+        changed = await race(client, change, password)
         password = f"{PASSWORD} {number}"
-        assert await opens(client, bearer(mine["token"]))  # whoever changed it stays
+        assert not await opens(client, bearer(mine["token"]))
+        assert await opens(client, bearer(changed.json()["token"]))  # whoever changed it stays
     assert await events(app, "refresh.reuse") == []
 
 
