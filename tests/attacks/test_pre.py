@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -237,14 +238,20 @@ async def test_a038_nothing_is_read_from_the_body(town: Town, site: Any) -> None
             assert (answer.status, answer.code) == (401, "UNAUTHORIZED"), (path, body)
 
 
+_COUNTED = ContextVar("_COUNTED", default=False)
+"""Set in the test and all that it starts; the jobs beside it were started before."""
+
+
 def count_reads(town: Town, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """Counts the bodies that the database runs."""
+    """Counts the bodies that the database runs for the test."""
+    _COUNTED.set(True)
     database = town.app.database
     read: Callable[[Body[object]], Awaitable[object]] = database.read
     calls = []
 
     async def counted(body: Body[object]) -> object:
-        calls.append(body)
+        if _COUNTED.get():
+            calls.append(body)
         return await read(body)
 
     monkeypatch.setattr(database, "read", counted)
@@ -252,12 +259,13 @@ def count_reads(town: Town, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int
 
 
 def count_statements(town: Town) -> Callable[[], int]:
-    """Counts the statements that the database is sent, apart from BEGIN and ROLLBACK."""
+    """Counts the statements that the test sends, apart from BEGIN and ROLLBACK."""
+    _COUNTED.set(True)
     engine: Any = town.app.database.engine  # type: ignore[attr-defined]
     sent = []
 
     def note(*about: Any) -> None:
-        if about[2] not in ("BEGIN", "ROLLBACK"):
+        if _COUNTED.get() and about[2] not in ("BEGIN", "ROLLBACK"):
             sent.append(about[2])
 
     listened = getattr(engine, "sync_engine", engine), "before_cursor_execute", note
