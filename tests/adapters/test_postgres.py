@@ -194,6 +194,24 @@ async def test_a_statement_that_takes_too_long_is_unavailable(
     await database.close()
 
 
+async def test_a_read_that_took_too_long_is_not_tried_again(
+    fresh_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "COMMAND_TIMEOUT_SECONDS", 0.2)
+    database = PostgresDatabase(fresh_postgres)
+    tries: list[Transaction] = []
+
+    async def slow(tx: Transaction) -> None:
+        tries.append(tx)
+        await tx.one(text("SELECT pg_sleep(30)"))
+
+    with pytest.raises(Unavailable):
+        await database.read(slow)
+    assert len(tries) == 1
+    assert await database.read(lambda tx: tx.one(text("SELECT 1 AS one"))) is not None
+    await database.close()
+
+
 async def test_killed_sessions_cost_reads_nothing(
     database: PostgresDatabase, fresh_postgres: str, postgres_server: PostgresServer
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from keybearer.domain.errors import Unavailable
 from keybearer.domain.ports import Transaction
+from keybearer.verification import patience
 from keybearer.verification.cache import Cache, Entry
 from keybearer.verification.coherence import (
     LEASE_MS,
@@ -94,6 +95,35 @@ async def test_a_renewal_that_took_longer_than_the_lease_is_made_again() -> None
     await holding
     assert scene.epoch.reads == 2
     assert scene.lease.until == START + 2 * LEASE_MS
+
+
+async def test_a_database_that_hangs_is_waited_for_once_and_not_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.05)
+    scene = Scene()
+    scene.epoch.gates = [gate := asyncio.Event()]
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="does not answer"):
+            await scene.lease.hold()
+    assert scene.epoch.reads == 1  # the renewal goes on, and nobody begins another beside it
+    assert scene.lease.until == 0
+    gate.set()
+    await asyncio.sleep(0.01)
+    await scene.lease.hold()
+    assert scene.epoch.reads == 1
+
+
+async def test_who_comes_late_to_a_renewal_that_hangs_is_told_at_once() -> None:
+    scene = Scene()
+    scene.epoch.gates = [asyncio.Event()]
+    renewing = asyncio.create_task(scene.lease.renew())
+    await asyncio.sleep(0.001)
+    scene.lease._patient_until = 0.0  # as if it had begun long ago
+    with pytest.raises(Unavailable, match="does not answer"):
+        await scene.lease.hold()
+    renewing.cancel()
+    await asyncio.gather(renewing, return_exceptions=True)
 
 
 async def test_the_same_epoch_keeps_the_cache_and_another_drops_it() -> None:

@@ -17,6 +17,7 @@ from keybearer.domain.model import (
     Verdict,
 )
 from keybearer.domain.networks import compile_allow_list
+from keybearer.verification import patience
 from keybearer.verification.cache import ENTRY_LIFE_MS
 from keybearer.verification.coherence import LEASE_MS
 from keybearer.verification.verifier import Verified
@@ -452,6 +453,24 @@ async def test_a_cancelled_read_is_not_an_answer_for_ever() -> None:
     bench.rows.gate.set()
     assert bench.verifier._flights == {}
     assert await bench.code(key) == "ok"
+
+
+async def test_a_read_that_hangs_is_not_waited_for_and_may_still_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.05)
+    bench = Bench()
+    key = bench.add()
+    bench.rows.gate = asyncio.Event()
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="does not answer"):
+            await bench.check(key)
+    assert len(bench.rows.reads) == 1
+    bench.rows.gate.set()
+    await asyncio.sleep(0.01)
+    assert bench.verifier._flights == {}
+    assert await bench.code(key) == "ok"
+    assert len(bench.rows.reads) == 1
 
 
 async def test_a_request_after_an_invalidation_does_not_join_the_read_before_it() -> None:

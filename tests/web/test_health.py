@@ -1,10 +1,13 @@
 """Live while the process runs; ready while it can answer."""
 
+import asyncio
+
 import httpx2
 import pytest
 
 from keybearer import Auth
 from keybearer.operations.app import App
+from keybearer.web import health
 from keybearer.web.health import readiness
 from keybearer.web.mount import no_app
 from tests.people import SECRET, StandingClock
@@ -46,6 +49,32 @@ async def test_a_lost_database_leaves_live_but_not_ready(
     assert "retry-after" in answer.headers
     alive = await client.get(path)
     assert (alive.status_code, alive.json()) == (200, body)
+
+
+class Frozen:
+    """A database whose reads hang, and which takes its time even to give up."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+
+    async def read(self, _body: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self.go.wait()
+
+
+async def test_a_database_that_hangs_is_told_in_time(
+    app: App, clock: StandingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "PATIENCE_SECONDS", 0.05)
+    frozen, database = Frozen(), app.database
+    object.__setattr__(app, "database", frozen)
+    clock.advance(60_000)
+    state = await readiness(app)  # does not end while what was asked is still giving up
+    assert (state.status, state.database) == ("failing", "failing")
+    frozen.go.set()
+    object.__setattr__(app, "database", database)
 
 
 async def test_before_the_start_it_is_live_and_not_ready() -> None:

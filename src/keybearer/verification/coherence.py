@@ -29,6 +29,7 @@ import msgspec
 
 from keybearer.domain.errors import Unavailable
 from keybearer.domain.ports import Clock, Transaction
+from keybearer.verification import patience
 from keybearer.verification.cache import Cache
 
 LEASE_MS = 2_000
@@ -61,6 +62,7 @@ class Lease:
         self._epoch: int | None = None
         self._ended = False
         self._renewal: asyncio.Task[None] | None = None
+        self._patient_until = 0.0
 
     async def hold(self) -> None:
         """Returns once the lease is held.
@@ -75,13 +77,19 @@ class Lease:
             await self.renew()
 
     async def renew(self) -> None:
-        """Renews now; whoever comes meanwhile waits for the same renewal."""
+        """Renews now; whoever comes meanwhile waits for the same renewal, as long as the first.
+
+        Raises:
+            Unavailable: the database is lost, or does not answer in time.
+        """
         if self._ended:
             raise Unavailable("keybearer is stopped")
+        time = asyncio.get_running_loop().time
         if self._renewal is None:
-            self._renewal = asyncio.ensure_future(self._renew())
+            self._renewal = patience.begin(self._renew())
             self._renewal.add_done_callback(self._renewed)
-        await asyncio.shield(self._renewal)
+            self._patient_until = time() + patience.PATIENCE_SECONDS
+        await patience.in_time(self._renewal, self._patient_until - time())
 
     def end(self) -> None:
         """From here nothing is answered from the cache, whoever still checks."""
@@ -97,10 +105,8 @@ class Lease:
         if not self._ended:
             self.until = begun + LEASE_MS
 
-    def _renewed(self, task: "asyncio.Task[None]") -> None:
+    def _renewed(self, _task: "asyncio.Task[None]") -> None:
         self._renewal = None
-        if not task.cancelled():
-            task.exception()  # whoever waits has it; nobody waiting must not make a warning
 
 
 class Serving:

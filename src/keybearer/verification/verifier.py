@@ -27,6 +27,7 @@ from keybearer.domain.judgement import judge
 from keybearer.domain.limits import until_refill
 from keybearer.domain.model import ANONYMOUS, Grant, Key, Kind, RateLimit, Refusal, Session, Verdict
 from keybearer.domain.ports import Clock
+from keybearer.verification import patience
 from keybearer.verification.cache import ENTRY_LIFE_MS, Cache, Entry
 from keybearer.verification.coherence import Lease
 from keybearer.verification.limiter import Limiter
@@ -284,18 +285,16 @@ class Verifier:
         flight = self._flights.get(digest)
         if flight is None or flight[0] != begun:
             # A read that began before an invalidation is no answer to a request after it.
-            task = asyncio.ensure_future(self._load(kind, digest, credential, begun))
+            task = patience.begin(self._load(kind, digest, credential, begun))
             flight = (begun, task)
             self._flights[digest] = flight
             task.add_done_callback(lambda done: self._landed(digest, done))
-        return await asyncio.shield(flight[1])
+        return await patience.in_time(flight[1])
 
     def _landed(self, digest: bytes, task: "asyncio.Task[Entry | Refusal]") -> None:
         flight = self._flights.get(digest)
         if flight is not None and flight[1] is task:
             del self._flights[digest]
-        if not task.cancelled():
-            task.exception()  # told to whoever waits; nobody waiting must not make a warning
 
     async def _load(
         self, kind: Kind, digest: bytes, credential: bytes, begun: int

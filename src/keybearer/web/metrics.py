@@ -4,7 +4,6 @@ Verdicts are counted only for credentials that are ours: a forger must not be ab
 figures. No label holds an id, an address or a name.
 """
 
-import asyncio
 import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from keybearer.adapters.sql import outbox
 from keybearer.domain.errors import Failure, Unavailable
 from keybearer.domain.model import Anonymous, Refusal
 from keybearer.operations.app import App
+from keybearer.verification.patience import begin, in_time
 from keybearer.web.exchange import client_ip, new_request_id, send_answer, send_problem, started
 from keybearer.web.local import asked_locally
 from keybearer.web.problem import of_failure, of_loss
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from keybearer.auth import Auth
 
 log = logging.getLogger(__name__)
-
-PATIENCE_SECONDS = 2.0
 
 
 class Metrics:
@@ -90,10 +88,9 @@ async def _admit(app: App, scope: Scope) -> None:
 async def _waiting_mail(app: App) -> int | None:
     """How many mails wait; None when the database does not say so in time."""
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            return await app.database.read(outbox.waiting)
-    except (Unavailable, TimeoutError) as error:
-        log.warning("metrics.waits", extra={"reason": str(error) or "timeout"})
+        return await in_time(begin(app.database.read(outbox.waiting)))
+    except Unavailable as error:
+        log.warning("metrics.waits", extra={"reason": error.reason})
         return None
 
 

@@ -74,7 +74,7 @@ class PostgresDatabase:
         try:
             return await self._read(body)
         except Unavailable as error:
-            if isinstance(error.__cause__, PoolTimeout):
+            if isinstance(error.__cause__, (PoolTimeout, TimeoutError)):
                 raise  # it has waited once already
             # After a restart of the server every pooled connection is dead; the first error
             # empties the pool, and the second try dials anew.
