@@ -49,6 +49,7 @@ DEFAULTS: dict[str, object] = {
     "signing_key_rotation": 90 * DAY_MS,
     "key_retention": 90 * DAY_MS,
     "cache_size": 100_000,
+    "cache_mb": 256,
     "host": "127.0.0.1",
     "port": 8000,
     "workers": 1,
@@ -110,6 +111,7 @@ GOOD: list[tuple[str, str, object]] = [
     ("SIGNING_KEY_ROTATION", "1h", 3_600_000),
     ("KEY_RETENTION", "1d", DAY_MS),
     ("CACHE_SIZE", "1", 1),
+    ("CACHE_MB", "64", 64),
     ("HOST", "0.0.0.0", "0.0.0.0"),  # noqa: S104 -- whoever says so means it
     ("HOST", "::1", "::1"),
     ("PORT", "0", 0),
@@ -232,6 +234,7 @@ BAD: list[tuple[str, list[str]]] = [
     ("SIGNING_KEY_ROTATION", ["", "59m", "3651d"]),
     ("KEY_RETENTION", ["", "23h"]),
     ("CACHE_SIZE", ["", "0", "10000001"]),
+    ("CACHE_MB", ["", "0", "65537", "256M"]),
     ("HOST", ["", "a b", "h\n", "http://h"]),
     ("PORT", ["", "65536", "-1", "http"]),
     ("WORKERS", ["", "0", "257"]),

@@ -207,7 +207,7 @@ class Auth:
 
     async def _wire(self, database: Database, claim: Claim) -> App:
         settings, clock = self.settings, self._clock
-        cache = Cache(settings.cache_size)
+        cache = Cache(settings.cache_size, settings.cache_mb * 2**20)
         read_epoch: Callable[[], Awaitable[int]] = partial(epoch.read_epoch, database)
         spread: Spread = Visiting(
             cache, clock, epoch.bump_epoch, partial(epoch.is_served, database)

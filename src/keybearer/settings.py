@@ -82,6 +82,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     signing_key_rotation: int = 90 * DAY_MS
     key_retention: int = 90 * DAY_MS
     cache_size: int = 100_000
+    cache_mb: int = 256
     host: str = "127.0.0.1"
     port: int = 8000
     workers: int = 1
@@ -303,6 +304,7 @@ PARSERS: Mapping[str, Callable[[str], Any]] = {
     "signing_key_rotation": _duration(low=DAY_MS // 24),
     "key_retention": _duration(low=DAY_MS),
     "cache_size": _whole(1, 10_000_000),
+    "cache_mb": _whole(1, 65_536),
     "host": _fitting(_LISTEN, "takes an address to listen on, as 127.0.0.1"),
     "port": _whole(0, 65_535),
     "workers": _whole(1, 256),

@@ -1,14 +1,18 @@
 """No fill that began before an invalidation enters after it; the cache is bounded."""
 
+import tracemalloc
 from typing import Any, cast
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from keybearer.verification import cache as module
-from keybearer.verification.cache import Cache, Entry
+from keybearer.verification.cache import Cache, Entry, weight_of
 from tests.verification.parts import grant
+from tests.verification.test_usage import KEY
 
 
 def entry(*tags: str) -> Entry:
@@ -75,6 +79,60 @@ def test_the_oldest_entry_leaves_a_full_cache() -> None:
     assert cache.get(b"b") is None
     assert cache.get(b"a") is not None
     assert cache.get(b"c") is not None
+
+
+def heavy(tag: str, metadata: dict[str, object]) -> Entry:
+    nothing = cast(Any, None)
+    return Entry(
+        grant(tags=(tag,), record=replace(KEY, metadata=metadata)), nothing, nothing, fresh_until=1
+    )
+
+
+def test_the_oldest_entries_leave_a_cache_that_is_full_of_bytes() -> None:
+    small = weight_of(entry("key:1").grant)
+    cache = Cache(1_000, max_bytes=10 * small)
+    for number in range(12):
+        cache.put(b"%d" % number, entry(f"key:{number}"), begun=0)
+    assert len(cache) == 10
+    assert cache.get(b"1") is None
+    assert cache.get(b"2") is not None
+    cache.put(b"heavy", heavy("key:h", {"x": "y" * 5 * small}), begun=0)
+    assert cache.get(b"heavy") is not None
+    assert 0 < len(cache) <= 6
+    cache.invalidate(["key:h"])
+    for number in range(20, 32):
+        cache.put(b"%d" % number, entry(f"key:{number}"), begun=0)
+    assert len(cache) == 10
+    cache.clear()
+    assert cache.bytes == 0
+
+
+def test_one_that_is_larger_than_the_cache_is_the_only_one() -> None:
+    cache = Cache(10, max_bytes=100)
+    for name in (b"a", b"b"):
+        assert cache.put(name, heavy("key:1", {}), begun=0)
+        assert len(cache) == 1
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"x": "y" * 4_000},
+        {"x": "\U0001f600" * 1_000},
+        {"x": [[] for _ in range(1_300)]},
+        {f"k{number}": {} for number in range(400)},
+        {"x": [number + 0.5 for number in range(600)]},
+    ],
+    ids=["text", "wide text", "lists", "objects", "numbers"],
+)
+def test_an_entry_is_never_weighed_far_below_what_it_takes(metadata: dict[str, object]) -> None:
+    text = msgspec.json.encode(metadata)
+    tracemalloc.start()
+    held = [msgspec.json.decode(text) for _ in range(20)]
+    taken = tracemalloc.get_traced_memory()[0] / 20
+    tracemalloc.stop()
+    light = weight_of(heavy("key:1", {}).grant)
+    assert weight_of(heavy("key:1", held[0]).grant) - light > taken * 0.7
 
 
 def test_a_credentials_entry_is_replaced_with_its_tags() -> None:

@@ -145,3 +145,9 @@ def test_headers_of_any_framework_become_raw_pairs(headers: object) -> None:
 def test_text_that_no_header_can_hold_becomes_no_other_credential() -> None:
     assert raw({"x-api-key": "k\u0131b"}) == [(b"x-api-key", b"k?b")]
     assert raw({"x-api-key": "é"}) == [(b"x-api-key", b"\xe9")]
+
+
+def test_no_more_of_a_user_agent_is_kept_than_is_shown() -> None:
+    presented = read([(b"authorization", b"Bearer x"), (b"user-agent", b"a" * 60_000)], b"s")
+    assert isinstance(presented, Presented)
+    assert presented.user_agent == b"a" * 200

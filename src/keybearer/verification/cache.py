@@ -1,4 +1,4 @@
-"""Grants by digest of the whole credential, bounded, dropped by tag.
+"""Grants by digest of the whole credential, bounded twice, dropped by tag.
 
     generation ──────1──────2──────3──────▶   moves with every invalidation
     fill A:      begins▲        reads…   ▲ends: its tags were invalidated in 2: not kept
@@ -8,6 +8,7 @@ A fill that read the database before an invalidation must not enter after it, no
 request join that read; so each fill and each flight carries the generation it began in.
 """
 
+import sys
 from collections.abc import Iterable
 
 from keybearer.domain.model import Grant, Session
@@ -19,6 +20,10 @@ ENTRY_LIFE_MS = 30_000
 _REMEMBERED_TAGS = 10_000
 
 
+_ENTRY_BYTES = 4_500
+"""What an entry takes, measured, but for what its owner may make long."""
+
+
 class Entry:
     """One cached grant with what a warm check needs beside it.
 
@@ -26,7 +31,7 @@ class Entry:
         written: what the tally had written when the grant was read.
     """
 
-    __slots__ = ("fresh_until", "grant", "session", "tally", "written")
+    __slots__ = ("fresh_until", "grant", "session", "tally", "weight", "written")
 
     def __init__(
         self, grant: Grant, session: Session, tally: Tally, fresh_until: int, written: int = 0
@@ -35,6 +40,7 @@ class Entry:
         self.session = session
         self.tally = tally
         self.written = written
+        self.weight = 0
         self.fresh_until = fresh_until
 
 
@@ -43,10 +49,16 @@ class Cache:
 
     Args:
         size: entries at the most; the oldest leave first.
+        max_bytes: what they may take together; by estimate, as Python tells nobody.
+
+    Attributes:
+        bytes: what they take now, by the same estimate.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, max_bytes: int = sys.maxsize) -> None:
         self.size = size
+        self.max_bytes = max_bytes
+        self.bytes = 0
         self.generation = 0
         self._entries: dict[bytes, Entry] = {}
         self._by_tag: dict[str, set[bytes]] = {}
@@ -67,9 +79,12 @@ class Cache:
         if any(self._invalidated.get(tag, 0) > begun for tag in entry.grant.tags):
             return False
         self._forget(digest)
-        if len(self._entries) >= self.size:
+        entry.weight = weight_of(entry.grant)
+        room = self.max_bytes - entry.weight
+        while self._entries and (len(self._entries) >= self.size or self.bytes > room):
             self._forget(next(iter(self._entries)))
         self._entries[digest] = entry
+        self.bytes += entry.weight
         for tag in entry.grant.tags:
             self._by_tag.setdefault(tag, set()).add(digest)
         return True
@@ -93,13 +108,35 @@ class Cache:
         self._invalidated.clear()
         self._entries.clear()
         self._by_tag.clear()
+        self.bytes = 0
 
     def _forget(self, digest: bytes) -> None:
         entry = self._entries.pop(digest, None)
         if entry is None:
             return
+        self.bytes -= entry.weight
         for tag in entry.grant.tags:
             digests = self._by_tag[tag]
             digests.discard(digest)
             if not digests:
                 del self._by_tag[tag]
+
+
+def weight_of(grant: Grant) -> int:
+    """About how many bytes the entry of a grant takes."""
+    weight = _ENTRY_BYTES + _size(grant.permissions)
+    key = grant.record
+    if key is not None:
+        weight += _size(key.name) + _size(key.description) + _size(key.last_used_user_agent)
+        weight += _size(key.metadata)
+        weight += 5 * _size(key.ip_allow)  # and as numbers, to compare with
+    return weight
+
+
+def _size(value: object) -> int:
+    size = sys.getsizeof(value)
+    if isinstance(value, dict):
+        return size + sum(_size(name) + _size(member) for name, member in value.items())
+    if isinstance(value, list | tuple | frozenset):
+        return size + sum(map(_size, value))
+    return size

@@ -17,6 +17,8 @@ Via = Literal["bearer", "header", "cookie"]
 Headers = Iterable[tuple[bytes, bytes]]
 
 MAX_CREDENTIAL = 8_192
+MAX_AGENT = 200
+"""Of a user agent: what is kept of it, in memory too."""
 
 
 class Presented:
@@ -56,7 +58,7 @@ def read(headers: Headers, cookie: bytes) -> Presented | Refusal | None:
             credential = value
             via = "header"
         elif name == b"user-agent":
-            user_agent = value
+            user_agent = value[:MAX_AGENT]
         elif name == b"cookie":
             cookies = value if cookies is None else cookies + b"; " + value
     if credential is None:
@@ -104,7 +106,7 @@ def user_agent(headers: Headers) -> str | None:
     """What the first User-Agent says, printable, 200 characters at the most."""
     for name, value in headers:
         if name == b"user-agent":
-            text = value[:200].decode("latin-1")
+            text = value[:MAX_AGENT].decode("latin-1")
             return "".join(char if char.isprintable() else "?" for char in text)
     return None
 
