@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from starlette.testclient import TestClient
 
 from keybearer import Auth, Misuse, Refusal, Session, Unavailable, inputs
 from keybearer.domain.ports import Transaction
 from keybearer.operations.app import App
+from keybearer.web.mount import no_app
 from tests.people import SECRET
 from tests.servers import PostgresServer
 
@@ -29,6 +31,11 @@ async def new_key(auth: Auth, owner: str = "ada") -> tuple[str, dict[str, str]]:
     key = await auth.api.create_api_key(inputs.CreateKey(name="ci"), owner=owner)
     assert key.key is not None
     return key.id, {"x-api-key": key.key}
+
+
+def tasks_of(auth: Auth) -> list[asyncio.Task[None]]:
+    assert auth._jobs is not None
+    return auth._jobs.tasks
 
 
 async def used(auth: Auth, id: str) -> int:
@@ -59,10 +66,10 @@ async def test_it_starts_stops_and_starts_again(ready_url: str) -> None:
     _, key = await new_key(auth)
     await auth.stop()
     await auth.stop()
-    assert auth._tasks == []
+    assert tasks_of(auth) == []
 
     assert await auth.running() is not first
-    assert all(not task.done() for task in auth._tasks)
+    assert all(not task.done() for task in tasks_of(auth))
     assert await auth.api.get_session(key) is not None
     await auth.stop()
 
@@ -85,7 +92,7 @@ async def test_whoever_comes_first_without_a_lifespan_starts_it_once(ready_url: 
     auth = made(ready_url)
     found = await asyncio.gather(*(auth.running() for _ in range(8)))
     assert all(app is auth.parts for app in found)
-    assert len(auth._tasks) == 5
+    assert len(tasks_of(auth)) == 5
     await auth.stop()
 
 
@@ -122,7 +129,32 @@ async def _working_jobs(auth: Auth) -> int:
         await until(renewed)
         app.wake_mail()
         await asyncio.sleep(0.05)
-        return sum(not task.done() for task in auth._tasks)
+        return sum(not task.done() for task in tasks_of(auth))
+
+
+def test_a_loop_that_ends_before_us_loses_nothing(
+    ready_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Test clients without `with`, and Django's `async_to_sync`: a loop for each request."""
+    auth = made(ready_url)
+    id, key = asyncio.run(new_key(auth))
+    assert auth.parts is None
+    client = TestClient(auth.mount(no_app))
+    for _ in range(3):
+        assert client.get("/api/auth/forward", headers=key).status_code == 200
+    assert auth.parts is None
+    assert asyncio.run(used(auth, id)) == 3
+    gc.collect()
+    assert [each for each in caplog.records if each.name == "asyncio"] == []
+
+
+def test_many_may_come_first_in_each_loop(ready_url: str) -> None:
+    auth = made(ready_url)
+
+    async def many() -> int:
+        return len(set(map(id, await asyncio.gather(*(auth.running() for _ in range(5))))))
+
+    assert [asyncio.run(many()) for _ in range(2)] == [1, 1]
 
 
 async def test_after_the_end_the_database_is_closed(ready_url: str) -> None:
@@ -208,7 +240,7 @@ async def test_a_lost_server_is_unavailable_and_may_come_back(ready_url: str) ->
 async def test_a_visitors_change_waits_until_the_serving_one_goes_by_it(ready_url: str) -> None:
     serving, visiting = made(ready_url), made(ready_url, serving=False)
     async with serving.lifespan(), visiting.lifespan():
-        assert not visiting._tasks
+        assert not tasks_of(visiting)
         id, key = await new_key(visiting)
         assert isinstance(await serving.api.authenticate(key), Session)
         receipt = await visiting.api.revoke_api_key(inputs.RevokeKey(key_id=id), owner="ada")
@@ -288,7 +320,7 @@ async def test_jobs_wait_out_a_lost_database_and_go_on(
         # Told once, not with every round.
         assert waits().count("lease") == 1
         assert waits().count("usage") == 1
-        assert all(not task.done() for task in auth._tasks)
+        assert all(not task.done() for task in tasks_of(auth))
 
 
 async def test_a_job_with_a_mistake_is_told_and_goes_on(
@@ -297,12 +329,13 @@ async def test_a_job_with_a_mistake_is_told_and_goes_on(
     auth = made(ready_url)
     async with auth.lifespan():
         rounds: list[int] = []
+        assert auth._jobs is not None
 
         async def job() -> None:
             rounds.append(1)
             raise ValueError("a bug")
 
-        task = asyncio.create_task(auth._every(0.01, "buggy", job))
+        task = asyncio.create_task(auth._jobs.every(0.01, "buggy", job))
 
         async def twice() -> bool:
             return len(rounds) >= 2

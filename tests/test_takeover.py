@@ -70,8 +70,9 @@ async def take_over(auth: Auth) -> None:
 
 async def stop_jobs(auth: Auth) -> None:
     """It renews its lease only when a request needs it, so that nothing depends on the moment."""
-    auth._stopping.set()
-    await asyncio.wait(auth._tasks, timeout=60)
+    assert auth._jobs is not None
+    auth._jobs.stopping.set()
+    await asyncio.wait(auth._jobs.tasks, timeout=60)
 
 
 async def test_f14_a_change_after_taking_over_waits_out_the_lease_of_the_old_one(

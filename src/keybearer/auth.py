@@ -28,26 +28,23 @@ from keybearer.domain.ids import new_id
 from keybearer.domain.model import Role
 from keybearer.domain.permissions import stated
 from keybearer.domain.ports import Clock, Database, Transaction
-from keybearer.operations import outbox, upkeep
+from keybearer.jobs import Jobs
 from keybearer.operations.app import App, Identify
 from keybearer.plugins import ACCOUNTS, CORE, AnyOperation, Plugin, api_key, bearer, jwt
 from keybearer.settings import Settings, load
 from keybearer.verification.access import AccessTokens
 from keybearer.verification.cache import Cache
-from keybearer.verification.coherence import RENEW_MS, Lease, Serving, Spread, Visiting
+from keybearer.verification.coherence import Lease, Serving, Spread, Visiting
 from keybearer.verification.grants import StoredGrants
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.owners import Holds
 from keybearer.verification.signing import SigningKeys
-from keybearer.verification.usage import FLUSH_MS, Batch, Usage
+from keybearer.verification.usage import Batch, Usage
 from keybearer.verification.verifier import Verifier
 from keybearer.web.mount import Mount
 from keybearer.web.problem import BASE
 
 log = logging.getLogger("keybearer")
-
-_PATIENCE_SECONDS = 5.0
-"""How long jobs may take to end their round when we stop."""
 
 
 class Auth:
@@ -101,9 +98,7 @@ class Auth:
         self.parts: App | None = None
         self._claim: Claim | None = None
         self._starting = asyncio.Lock()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._mail_waits = asyncio.Event()
-        self._stopping = asyncio.Event()
+        self._jobs: Jobs | None = None
         self.api = Api(self.running)
 
     @property
@@ -162,20 +157,20 @@ class Auth:
                 return
             # Before anything is open: it may be refused. A visitor sends no mail.
             sender = self._sender() if self._serving else PrintSender()
-            # Anew each time: an event belongs to the loop in which it was first waited for.
-            self._stopping, self._mail_waits = asyncio.Event(), asyncio.Event()
             database, lock = open_database(self.settings.database_url)
             claim = Claim(database, lock, self.settings.base_url)
+            jobs = Jobs()
             try:
                 await _check_schema(database)
-                self.parts = await self._wire(database, claim)
+                self.parts = await self._wire(database, claim, jobs)
             except BaseException:
                 await claim.leave()
                 await database.close()
                 raise
-            self._claim = claim
+            self._claim, self._jobs = claim, jobs
+            jobs.keep(self._abandoned)
             if self._serving:
-                self._tasks = [asyncio.create_task(job) for job in self._jobs(self.parts, sender)]
+                jobs.begin(self.parts, sender)
 
     async def stop(self) -> None:
         """Ends the work beside the requests, writes what was counted, lets go of the database."""
@@ -184,15 +179,14 @@ class Auth:
             if app is not None:
                 await self._end(app)
 
+    async def _abandoned(self) -> None:
+        """The event loop ends, and nobody has stopped us."""
+        await self.stop()
+        self._starting = asyncio.Lock()  # one that was waited for belongs to that loop
+
     async def _end(self, app: App) -> None:
-        # Jobs end between two rounds: one that is cut in the midst leaves half a connection.
-        self._stopping.set()
-        if self._tasks:
-            _, unfinished = await asyncio.wait(self._tasks, timeout=_PATIENCE_SECONDS)
-            for task in unfinished:
-                task.cancel()
-            await asyncio.gather(*unfinished, return_exceptions=True)
-        self._tasks = []
+        if self._jobs is not None:
+            await self._jobs.end()
         try:
             await app.verifier.usage.flush(app.clock.now())
         except Unavailable as error:
@@ -205,7 +199,7 @@ class Auth:
 
     # --- wiring ---
 
-    async def _wire(self, database: Database, claim: Claim) -> App:
+    async def _wire(self, database: Database, claim: Claim, jobs: Jobs) -> App:
         settings, clock = self.settings, self._clock
         cache = Cache(settings.cache_size, settings.cache_mb * 2**20)
         read_epoch: Callable[[], Awaitable[int]] = partial(epoch.read_epoch, database)
@@ -288,7 +282,7 @@ class Auth:
             catalogue=self.catalogue,
             holds=holds,
             identify=self._identify,
-            wake_mail=self._mail_waits.set,
+            wake_mail=jobs.mail_waits.set,
             mounted_at=lambda: self.base,
         )
 
@@ -313,53 +307,9 @@ class Auth:
 
         return holds
 
-    # --- work beside the requests ---
-
     def _sender(self) -> PrintSender | SmtpSender:
         smtp = self.settings.smtp_url
         return PrintSender() if smtp is None else SmtpSender(smtp, self.settings.mail_from)
-
-    def _jobs(self, app: App, sender: PrintSender | SmtpSender) -> list[Any]:
-        verifier = app.verifier
-        return [
-            self._every(RENEW_MS / 1000, "lease", verifier.lease.renew),
-            self._every(FLUSH_MS / 1000, "usage", lambda: verifier.usage.flush(app.clock.now())),
-            self._every(600, "retention", lambda: upkeep.forget_ended(app)),
-            self._every(600, "signing", lambda: upkeep.rotate_signing(app)),
-            self._every(30, "mail", lambda: outbox.deliver(app, sender), wake=self._mail_waits),
-        ]
-
-    async def _every(
-        self,
-        seconds: float,
-        name: str,
-        job: Callable[[], Awaitable[object]],
-        *,
-        wake: asyncio.Event | None = None,
-    ) -> None:
-        """Does a job again and again, or when `wake` is set; a lost dependency is waited out."""
-        lost = False
-        while not self._stopping.is_set():
-            if wake is not None:
-                wake.clear()
-            try:
-                await job()
-                lost = False
-            except Unavailable as error:
-                if not lost:
-                    log.warning("job.waits", extra={"job": name, "reason": error.reason})
-                lost = True
-            except Exception:
-                log.exception("job.failed", extra={"job": name})
-            await self._pause(seconds, wake)
-
-    async def _pause(self, seconds: float, wake: asyncio.Event | None) -> None:
-        """Until the time is over, `wake` is set, or we stop."""
-        events = [self._stopping] if wake is None else [self._stopping, wake]
-        waits = [asyncio.ensure_future(event.wait()) for event in events]
-        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
 
 
 async def _check_schema(database: Any) -> None:
