@@ -18,7 +18,16 @@ from keybearer.adapters.sql.outbox import Letter
 from keybearer.adapters.sql.tables import api_keys, sessions, users
 from keybearer.domain.credentials import PepperRing
 from keybearer.domain.ids import RANDOM_BYTES
-from keybearer.domain.model import ANONYMOUS, ANYONE, Anonymous, Key, RequestFacts, Session, User
+from keybearer.domain.model import (
+    ANONYMOUS,
+    ANYONE,
+    Anonymous,
+    Grant,
+    Key,
+    RequestFacts,
+    Session,
+    User,
+)
 from keybearer.domain.ports import Row, Transaction
 from keybearer.operations import outbox
 from keybearer.operations.app import App
@@ -158,7 +167,7 @@ class House:
     def remember(self, *tags: str) -> bytes:
         """Puts an entry into the cache, to see whether it goes."""
         digest = os.urandom(32)
-        grant = cast(Any, type("Grant", (), {"tags": tags})())
+        grant = Grant(kind="key", subject="ann", id="k", tags=tags)
         entry = Entry(grant, cast(Any, None), cast(Any, None), fresh_until=1 << 60)
         self.cache.put(digest, entry, begun=self.cache.generation)
         return digest
