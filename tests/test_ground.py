@@ -38,6 +38,14 @@ def test_the_lock_has_the_build_backend_and_every_group(name: str) -> None:
     assert any(line.startswith(f"{name}==") for line in requirements("lock.txt"))
 
 
+def test_every_package_that_a_target_asks_for_is_known() -> None:
+    asked = re.findall(r"scripts/system-packages (.+)", (ROOT / "Makefile").read_text())
+    script = (ROOT / "scripts" / "system-packages").read_text()
+    known = set(re.findall(r"^        ([a-z0-9-]+)\) ", script, flags=re.MULTILINE))
+    assert {name for names in asked for name in names.split()} <= known
+    assert {"wrk", "postgresql", "redis-server", "chromium"} <= known
+
+
 async def test_fresh_postgres_is_an_empty_database(fresh_postgres: str) -> None:
     connection = await asyncpg.connect(fresh_postgres)
     try:
