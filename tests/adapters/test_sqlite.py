@@ -14,7 +14,7 @@ from typing import Any
 import pysqlite3.dbapi2 as driver
 import pytest
 from sqlalchemy import event, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from keybearer.adapters.sql import sqlite as module
 from keybearer.adapters.sql.sqlite import SqliteDatabase
@@ -106,6 +106,24 @@ class Held:
         task = asyncio.create_task(database.write(self))
         await asyncio.to_thread(self.begun.wait, 10)
         return task
+
+
+async def test_a_new_file_that_another_process_begins_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "keybearer.db")
+    other = driver.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")  # its file is no WAL yet
+    monkeypatch.setattr(module, "BUSY_TIMEOUT_MS", 50)
+    with pytest.raises(OperationalError, match="locked"):
+        module.connect_engine(path).connect()
+    monkeypatch.setattr(module, "BUSY_TIMEOUT_MS", 5_000)
+    ending = threading.Timer(0.3, other.execute, ["COMMIT"])
+    ending.start()
+    with module.connect_engine(path).connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+    ending.join()
+    other.close()
 
 
 async def test_what_was_written_is_read(database: SqliteDatabase) -> None:

@@ -21,6 +21,7 @@ import os
 import queue
 import stat
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +37,7 @@ from keybearer.domain.ports import Body, Row
 T = TypeVar("T")
 
 BUSY_TIMEOUT_MS = 5_000
+_WAL_PAUSE_SECONDS = 0.01
 GROUP = 64
 """Bodies in one commit at the most."""
 
@@ -61,9 +63,9 @@ def connect_engine(path: str) -> Engine:
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves
+        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}").close()
+        _use_wal(connection)
         for pragma in (
-            f"busy_timeout={BUSY_TIMEOUT_MS}",
-            "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
             "secure_delete=ON",
@@ -72,6 +74,23 @@ def connect_engine(path: str) -> Engine:
             connection.execute(f"PRAGMA {pragma}").close()
 
     return engine
+
+
+def _use_wal(connection: Any) -> None:
+    """Turns a new file to WAL, which the file remembers.
+
+    Where another process is about to do the same, SQLite says that it is locked without waiting
+    (it would be for ever, if both held what the other wants): so we ask again.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+            return
+        except driver.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(_WAL_PAUSE_SECONDS)
 
 
 def _make_private(path: str) -> None:
