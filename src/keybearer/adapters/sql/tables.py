@@ -110,10 +110,14 @@ api_keys = Table(
     Column("request_count", BigInteger, nullable=False),
     Column("idempotency", LargeBinary, unique=True),
     Column("idempotent_request", LargeBinary),
+    # The last reminder of its expiry that was sent or is past: so many days before it.
+    Column("reminded_days", Integer),
     Index(None, "owner_id", "created_at"),
+    Index(None, "expires_at"),
 )
 
-# Several live secrets for one key while it rotates: the old ones have `usable_until`.
+# Several live secrets for one key while it rotates: the old ones have `usable_until`. Their uses
+# are counted apart while the key rotates, and `start` is what a cancelled rotation gives back.
 api_key_secrets = Table(
     "api_key_secrets",
     metadata,
@@ -122,6 +126,10 @@ api_key_secrets = Table(
     Column("pepper_id", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("usable_until", BigInteger),
+    Column("start", Text),
+    Column("last_used_at", BigInteger),
+    Column("last_used_ip", Text),
+    Column("request_count", BigInteger, nullable=False, server_default="0"),
 )
 
 service_tokens = Table(
@@ -142,6 +150,30 @@ usage = Table(
     Column("outcome", Text, nullable=False),
     Column("n", BigInteger, nullable=False),
     PrimaryKeyConstraint("key_id", "hour", "outcome"),
+)
+
+# What happened lately, one row for a minute, in 61 slots that are overwritten (sql/activity.py).
+activity = Table(
+    "activity",
+    metadata,
+    Column("key_id", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("slot", Integer, nullable=False),
+    Column("minute", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("n", BigInteger, nullable=False),
+    Column("ip", Text),
+    Column("user_agent", Text),
+    PrimaryKeyConstraint("key_id", "outcome", "slot"),
+)
+
+# The address of an owner's calendar holds a token; here is its digest.
+calendar_feeds = Table(
+    "calendar_feeds",
+    metadata,
+    Column("owner_id", Text, primary_key=True),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),
 )
 
 # Hash-chained: `mac` covers the row and the mac before it in its chain (sql/audit.py).
