@@ -16,7 +16,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 GROUPS_LOCKED := build test lint docs bench
 FULLY_COVERED := src/keybearer/domain/*,src/keybearer/verification/*,src/keybearer/operations/*
 
-.PHONY: help install system run test lint bench docs lock clean
+.PHONY: help install system run test lint bench docs messages lock clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z]+):.*## (.*)$$/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
@@ -59,6 +59,9 @@ bench: install ## run the benchmarks and write their table
 
 docs: install ## build the documentation into docs/_build
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build
+
+messages: install ## bring the words in src/keybearer/locales up to the code
+	$(BIN)/python scripts/messages
 
 lock: $(STAMP) ## resolve requirements/*.txt anew (UPGRADE=--upgrade for the newest)
 	$(COMPILE) $(UPGRADE) --group install --output-file requirements/uv.txt

@@ -82,6 +82,31 @@ async def test_a_new_user_is_unverified_and_gets_a_link(house: House) -> None:
     assert not await can_log_in(house)
 
 
+async def test_a_sign_up_chooses_the_language_of_the_mails(house: House) -> None:
+    await sign_up(house, locale="de")
+    user = await house.user()
+    assert user is not None
+    assert user.locale == "de"
+    assert await house.subjects() == ["Bestätigen Sie Ihre E-Mail-Adresse"]
+
+
+async def test_whoever_has_an_account_is_mailed_in_their_own_language(house: House) -> None:
+    """Not in that of the stranger who signs up with their address."""
+    await house.add_user(locale="fr")
+    await sign_up(house, locale="de")
+    assert await house.subjects() == ["Vous avez déjà un compte"]
+
+
+@pytest.mark.parametrize("tag", ["xx", "", "DE", "de\r\nBcc: a@b", "../de"])
+async def test_a_language_that_the_server_lacks_is_refused(house: House, tag: str) -> None:
+    house.configure(locales=("en", "de"))
+    with pytest.raises(Failure) as refused:
+        await sign_up(house, locale=tag)
+    assert refused.value.code == "VALIDATION_ERROR"
+    assert refused.value.message == "locale must be one of: en, de."
+    assert await house.user() is None
+
+
 async def test_where_verification_is_not_required_one_may_log_in_at_once(house: House) -> None:
     house.configure(require_email_verification=False)
     assert (await sign_up(house))["token"] is None

@@ -5,6 +5,10 @@
 
 English needs no file: its words are the msgids. Where Babel is not installed there is English
 alone, with dates in ISO 8601.
+
+Words are found in the code by the name that they are called by: `say("…")`, `say.plural("…",
+"…", n)` with `say = language(…)`, `N_("…")` for those that are said elsewhere, and in templates
+`_("…")` and `ngettext("…", "…", n)`. `make messages` brings the files up to them.
 """
 
 import functools
@@ -127,6 +131,11 @@ def language(tag: str | None) -> Language:
     if words is None:
         tag, words = ENGLISH, gettext.NullTranslations()
     return Language(tag, words, babel.Locale.parse(tag, sep="-"))
+
+
+def N_(message: str) -> str:  # noqa: N802 -- gettext's name for it
+    """A message as it is, marked to be found: it is translated where it is said."""
+    return message
 
 
 def translations(tag: str) -> gettext.NullTranslations | None:

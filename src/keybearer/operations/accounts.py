@@ -51,12 +51,16 @@ _LONGEST_IMAGE = 2048
 
 
 class SignUp(Input, frozen=True, kw_only=True):
-    """Who wants an account. `rememberMe` is taken and means nothing: nobody is logged in yet."""
+    """Who wants an account, and in which of the server's languages the mails shall be.
+
+    `rememberMe` is taken and means nothing: nobody is logged in yet.
+    """
 
     name: str
     email: str
     password: str
     image: str | None = None
+    locale: str | None = None
     callback_url: Callback = msgspec.field(default=None, name="callbackURL")
     remember_me: bool = True
 
@@ -131,6 +135,7 @@ async def sign_up_email(call: Call, asked: SignUp) -> SignedUp:
     address = read_address(asked.email)
     name = read_name(asked.name)
     image = _read_image(asked.image)
+    locale = _read_locale(call, asked.locale)
     callback = links.check_callback(call.app.settings, asked.callback_url)
     await call.app.database.write(partial(throttle.limit_here, call, paces=throttle.SIGN_UP))
     password = await check_new_password(call, asked.password, (address, name))
@@ -139,7 +144,9 @@ async def sign_up_email(call: Call, asked: SignUp) -> SignedUp:
     # Hashed twice for every address, so that the time does not tell which ones have an account.
     before = None if existing is None else existing.password_hash
     same_password = await call.app.hasher.verify(before, password)
-    user = new_user(call, email=address, name=name, password_hash=hashed, image=image)
+    user = new_user(
+        call, email=address, name=name, password_hash=hashed, image=image, locale=locale
+    )
 
     async def body(tx: Transaction) -> None:
         held = await accounts.add_user(tx, user)
@@ -171,8 +178,7 @@ async def _sign_up_again(
     if pending:
         await mail_verification(call, tx, user, callback)
     else:
-        mail = mails.address_in_use(call.app, user.email, call.now)
-        await outbox.put(call, tx, mail)
+        await outbox.put(call, tx, mails.address_in_use(call.app, user, call.now))
 
 
 @operation(
@@ -280,9 +286,7 @@ async def update_user(call: Call, asked: UpdateUser) -> Status:
     if not isinstance(asked.image, UnsetType):
         changes["image"] = _read_image(asked.image)
     if not isinstance(asked.locale, UnsetType):
-        if asked.locale not in (None, *call.app.settings.locales):
-            raise Failure("VALIDATION_ERROR", "locale must be a language of this server.")
-        changes["locale"] = asked.locale
+        changes["locale"] = _read_locale(call, asked.locale)
     if not changes:
         raise Failure("NO_VALUES_TO_UPDATE")
 
@@ -324,6 +328,13 @@ def _read_image(url: str | None) -> str | None:
     if len(url) > _LONGEST_IMAGE or not url.startswith("https://") or not url.isprintable():
         raise Failure("VALIDATION_ERROR", "image must be an https:// address.")
     return url
+
+
+def _read_locale(call: Call, tag: str | None) -> str | None:
+    locales = call.app.settings.locales
+    if tag not in (None, *locales):
+        raise Failure("VALIDATION_ERROR", f"locale must be one of: {', '.join(locales)}.")
+    return tag
 
 
 OPERATIONS = (

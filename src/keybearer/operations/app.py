@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from keybearer.adapters.languages import Language, language
 from keybearer.adapters.passwords import Hasher
 from keybearer.adapters.sql import audit
 from keybearer.domain.credentials import Entropy, PepperRing
@@ -64,6 +65,11 @@ class App:
     def api(self) -> str:
         """The address below which our paths lie, for links."""
         return self.settings.base_url + self.mounted_at()
+
+    def language(self, locale: str | None) -> Language:
+        """What somebody reads; the first of LOCALES where nobody has chosen one that we have."""
+        locales = self.settings.locales
+        return language(locale if locale in locales else locales[0])
 
     def new_id(self, now: int) -> str:
         """A new UUIDv7."""

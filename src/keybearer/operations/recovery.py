@@ -115,7 +115,7 @@ async def request_password_reset(call: Call, asked: AskForReset) -> ResetAsked:
             return
         await record(call, tx, "reset.requested", owner_id=user.id)
         token = await links.issue(call, tx, user, links.RESET)
-        mail = mails.reset_password(call.app, address, token, call.now, callback)
+        mail = mails.reset_password(call.app, user, token, call.now, callback)
         await outbox.put(call, tx, mail)
 
     await call.app.database.write(body)
@@ -181,7 +181,7 @@ async def reset_password(call: Call, asked: ResetPassword) -> Status:
         ended = await end_all_logins(call, tx, user.id)
         await accounts.forget_links(tx, user.id)
         await accounts.clear(tx, account_buckets(call.app.ring, user.email))
-        mail = mails.password_changed(call.app, user.email, call.now)
+        mail = mails.password_changed(call.app, user, call.now)
         await outbox.put(call, tx, mail)
         await record(call, tx, "password.reset", owner_id=user.id, actor_id=user.id)
         return (*proven, f"owner:{user.id}", *tags_of(ended))
@@ -217,7 +217,7 @@ async def change_password(call: Call, asked: ChangePassword) -> PasswordChanged:
         await ensure_unchanged(tx, user, code="INVALID_PASSWORD")
         await accounts.save_user(tx, user.id, {"password_hash": hashed, "updated_at": call.now})
         await accounts.forget_links(tx, user.id, purpose=links.RESET)
-        mail = mails.password_changed(call.app, user.email, call.now)
+        mail = mails.password_changed(call.app, user, call.now)
         await outbox.put(call, tx, mail)
         ended: list[str] = []
         if asked.revoke_other_sessions:

@@ -98,7 +98,7 @@ async def _end_reused(call: Call, tx: Transaction, family: Family, user: User) -
         call, tx, "refresh.reuse", owner_id=user.id, target_id=family.session_id,
         outcome="refused",
     )  # fmt: skip
-    await outbox.put(call, tx, mails.refresh_reused(call.app, user.email, call.now))
+    await outbox.put(call, tx, mails.refresh_reused(call.app, user, call.now))
     return [family.session_id]
 
 

@@ -23,6 +23,7 @@ def new_user(
     image: str | None = None,
     verified: bool = False,
     admin: bool = False,
+    locale: str | None = None,
 ) -> User:
     """A user who is yet to be written."""
     return User(
@@ -31,7 +32,7 @@ def new_user(
         name=name,
         image=image,
         role="admin" if admin else "user",
-        locale=None,
+        locale=locale,
         email_verified_at=call.now if verified else None,
         disabled_at=None,
         password_hash=password_hash,
@@ -49,10 +50,10 @@ async def mail_verification(
     """
     if user.password_hash is None:
         token = await links.issue(call, tx, user, links.RESET)
-        mail = mails.choose_password(call.app, user.email, token, call.now, callback)
+        mail = mails.choose_password(call.app, user, token, call.now, callback)
     else:
         token = await links.issue(call, tx, user, links.VERIFY)
-        mail = mails.verify_address(call.app, user.email, token, call.now, callback)
+        mail = mails.verify_address(call.app, user, token, call.now, callback)
     await outbox.put(call, tx, mail)
 
 
@@ -81,8 +82,7 @@ async def remove_user(call: Call, tx: Transaction, user: User) -> tuple[str, ...
     """
     touched = await _end_everything(call, tx, user, reason="owner deleted")
     await accounts.delete_user(tx, user.id)
-    mail = mails.account_deleted(call.app, user.email, call.now)
-    await outbox.put(call, tx, mail)
+    await outbox.put(call, tx, mails.account_deleted(call.app, user, call.now))
     await record(call, tx, "user.deleted", owner_id=user.id, target_id=user.id)
     return touched
 
