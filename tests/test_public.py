@@ -10,7 +10,7 @@ import pytest
 import keybearer
 
 PUBLIC = {
-    *("Auth", "api_key", "bearer", "jwt"),
+    *("Auth", "Pages", "api_key", "bearer", "jwt"),
     *("Session", "Refusal", "Anonymous"),
     *("KeybearerError", "Failure", "Unavailable", "Misuse"),
 }

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from keybearer.plugins import api_key as api_key
     from keybearer.plugins import bearer as bearer
     from keybearer.plugins import jwt as jwt
+    from keybearer.web.pages.options import Pages as Pages
 
 __version__ = version("keybearer")
 
@@ -33,6 +34,7 @@ _HOMES = {
     "api_key": "keybearer.plugins",
     "bearer": "keybearer.plugins",
     "jwt": "keybearer.plugins",
+    "Pages": "keybearer.web.pages.options",
 }
 
 

@@ -42,6 +42,7 @@ from keybearer.verification.signing import SigningKeys
 from keybearer.verification.usage import Batch, Usage
 from keybearer.verification.verifier import Verifier
 from keybearer.web.mount import Mount
+from keybearer.web.pages.options import Pages
 from keybearer.web.problem import BASE
 
 log = logging.getLogger("keybearer")
@@ -65,6 +66,7 @@ class Auth:
         accounts: whether keybearer keeps the users.
         api: the check of a request, and every operation.
         base: below which path our paths lie.
+        pages_path: below which path the pages lie.
         parts: what is wired, once it is started; for integrations.
 
     Raises:
@@ -95,6 +97,7 @@ class Auth:
         self._serving = serving
         self._clock = clock or SystemClock()
         self.base = BASE
+        self.pages_path = ""
         self.parts: App | None = None
         self._claim: Claim | None = None
         self._starting = asyncio.Lock()
@@ -115,17 +118,22 @@ class Auth:
         listed = (plugin.catalogue for plugin in self.plugins if plugin.catalogue is not None)
         return next(listed, self.settings.permissions)
 
-    def mount(self, app: ASGIApp, *, base: str = BASE) -> ASGIApp:
-        """The app with keybearer in front: `/api/auth/*` is ours, all else goes on to `app`.
+    def mount(self, app: ASGIApp, *, base: str = BASE, pages: Pages | None = None) -> ASGIApp:
+        """The app with keybearer in front.
+
+        `/api/auth/*` is ours, and so are the account pages, as `/en/account/api-keys`, where the
+        extra `ui` is installed. All else goes on to `app`.
 
         Args:
             base: another path for ours; the links in mails and the documents go by it too.
+            pages: how the pages look, and where they lie.
 
         Raises:
-            Misuse: the base is no path, or has a slash too many.
+            Misuse: the base is no path, or has a slash too many; the extra is missing.
         """
-        mounted = Mount(self, app, base=base)
+        mounted = Mount(self, app, base=base, pages=pages)
         self.base = base
+        self.pages_path = "" if pages is None else pages.path
         return mounted
 
     @contextlib.asynccontextmanager

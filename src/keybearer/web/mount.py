@@ -12,10 +12,12 @@ from keybearer.operations.app import App
 from keybearer.web.api import routes
 from keybearer.web.exchange import header, new_request_id, send_problem, started
 from keybearer.web.extras import across_origins, ahead, extra_routes
+from keybearer.web.pages.options import Pages
 from keybearer.web.problem import MOUNTED_AT, of_loss, problem
 
 if TYPE_CHECKING:
     from keybearer.auth import Auth
+    from keybearer.web.pages.site import Site
 
 log = logging.getLogger("keybearer.web")
 
@@ -27,12 +29,15 @@ class Mount:
 
     Args:
         base: below which our paths lie, as `/api/auth`.
+        pages: how the account pages look and where they lie; as usual unless given.
 
     Raises:
-        Misuse: the base is no path, or has a slash too many.
+        Misuse: what the pages need is not installed, and they are asked for; the base is no path, or has a slash too many.
     """
 
-    def __init__(self, auth: "Auth", app: ASGIApp, *, base: str) -> None:
+    def __init__(
+        self, auth: "Auth", app: ASGIApp, *, base: str, pages: Pages | None = None
+    ) -> None:
         if not _BASE.fullmatch(base):
             raise Misuse(f"base {base!r}: takes a path, as /api/auth, without a slash at its end")
         self._auth = auth
@@ -41,6 +46,7 @@ class Mount:
         self._ours: ASGIApp | None = None
         self._made_for: App | None = None
         self._ahead = ahead(auth, base)
+        self._site = site_of(auth, pages, base=base)
         self._looks_for_proxies = auth.settings.trusted_proxies is None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,6 +66,9 @@ class Mount:
                     log.warning("proxy.not_trusted", extra={"setting": "KEYBEARER_TRUSTED_PROXIES"})
                 await self._serve(scope, receive, send)
                 return
+            if self._site is not None and self._site.owns(path):
+                await self._site(scope, receive, send)
+                return
         elif scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
             return
@@ -75,6 +84,8 @@ class Mount:
         """
         path: str = scope["path"]
         ours = path in self._ahead or self._is_below(path)
+        if self._site is not None:
+            ours = ours or self._site.owns(path)
         return ours and b"%2f" in scope["raw_path"].lower()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -137,6 +148,22 @@ class Mount:
             if "lifespan.shutdown" not in handed:
                 await receive()
             await sending({"type": "lifespan.shutdown.complete"})
+
+
+def site_of(auth: "Auth", pages: Pages | None, *, base: str) -> "Site | None":
+    """The account pages, where what they need is installed: the extra `ui`.
+
+    Raises:
+        Misuse: it is not, and somebody has said how the pages shall look.
+    """
+    try:
+        from keybearer.web.pages.site import Site  # noqa: PLC0415 -- an extra
+    except ImportError as error:
+        if pages is not None or error.name not in ("jinja2", "markupsafe"):
+            raise Misuse("pages need their libraries: pip install 'keybearer[ui]'") from error
+        log.debug("pages.off", extra={"hint": "pip install 'keybearer[ui]'"})
+        return None
+    return Site(auth, pages or Pages(), base=base)
 
 
 async def no_app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,6 +1,7 @@
 """The frame of every HTML page that has no framework: strict CSP, own style, no outside host."""
 
 import functools
+import hashlib
 from html import escape
 from importlib.resources import files
 
@@ -10,6 +11,8 @@ PAGE_CSP = (
 )
 STATIC = {
     "page.css": "text/css; charset=utf-8",
+    "pages.css": "text/css; charset=utf-8",
+    "pages.js": "text/javascript; charset=utf-8",
     "reference.js": "text/javascript; charset=utf-8",
 }
 """The files of `web/static/` by name, and what they are."""
@@ -49,3 +52,13 @@ def page(*, title: str, base: str, body: str, head: str = "", script: str | None
 def static(name: str) -> bytes:
     """One of the files in `STATIC`."""
     return (files("keybearer.web") / "static" / name).read_bytes()
+
+
+def versioned(base: str, name: str) -> str:
+    """The address of a file with what is in it: it changes when the file does."""
+    return f"{base}/static/{name}?v={_version(name)}"
+
+
+@functools.cache
+def _version(name: str) -> str:
+    return hashlib.sha256(static(name)).hexdigest()[:12]

@@ -1,0 +1,1 @@
+"""The account pages: HTML over the same operations as the API."""

@@ -1,0 +1,88 @@
+"""The pages in a real browser: a server in the test's own loop, and Chromium.
+
+| fixture    | lives for | gives                                                     |
+|------------|-----------|-----------------------------------------------------------|
+| `chromium` | session   | the system's Chromium, headless                           |
+| `site`     | test      | a served `Auth` with everything on, its clock, and people |
+| `visitor`  | test      | a page of somebody who is not logged in                   |
+| `ann`      | test      | a page of Ann, logged in, whose console must stay silent  |
+"""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+
+from keybearer import Auth, Pages
+from keybearer.adapters.passwords import Cost, Hasher
+from tests.pages.site import Site, Watched, served
+from tests.people import SECRET, StandingClock
+
+
+@pytest.fixture(scope="session")
+async def chromium(anyio_backend: str) -> AsyncIterator[Browser]:
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    assert program is not None, "Chromium is not installed: `make system`"
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=program, args=["--no-sandbox", "--font-render-hinting=none"]
+        )
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def site(sqlite_template: Path, tmp_path: Path) -> AsyncIterator[Site]:
+    file = tmp_path / "pages.db"
+    shutil.copy(sqlite_template, file)
+    async with served(f"sqlite:///{file}") as site:
+        yield site
+
+
+@asynccontextmanager
+async def _context(
+    chromium: Browser, site: Site, *, javascript: bool = True
+) -> AsyncIterator[BrowserContext]:
+    context = await chromium.new_context(
+        base_url=site.base, java_script_enabled=javascript, locale="en-US", timezone_id="UTC"
+    )
+    context.set_default_timeout(5_000)
+    yield context
+    await context.close()
+
+
+@pytest.fixture(params=["with script", "without script"])
+def javascript(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "with script")
+
+
+@pytest.fixture
+async def visitor(chromium: Browser, site: Site) -> AsyncIterator[Page]:
+    async with _context(chromium, site) as context:
+        page = await context.new_page()
+        with Watched(page, site):
+            yield page
+
+
+@pytest.fixture
+async def ann(chromium: Browser, site: Site) -> AsyncIterator[Page]:
+    async with _context(chromium, site) as context:
+        await site.log_in(context)
+        page = await context.new_page()
+        with Watched(page, site):
+            yield page
+
+
+@pytest.fixture
+async def either(chromium: Browser, site: Site, javascript: bool) -> AsyncIterator[Page]:
+    """Ann's page, with JavaScript and without."""
+    async with _context(chromium, site, javascript=javascript) as context:
+        await site.log_in(context)
+        page = await context.new_page()
+        with Watched(page, site):
+            yield page
