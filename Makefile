@@ -33,8 +33,8 @@ $(STAMP): pyproject.toml requirements/lock.txt requirements/uv.txt
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-system: ## install PostgreSQL, Redis and Chromium for the tests, if missing
-	@scripts/system-packages postgresql redis-server chromium
+system: ## install PostgreSQL, Redis, Chromium and fonts for the tests, if missing
+	@scripts/system-packages postgresql redis-server chromium fonts-noto-cjk
 
 run: export KEYBEARER_TOKEN_MANAGEMENT ?= true
 run: export KEYBEARER_DATABASE_URL ?= sqlite:///.data/keybearer.db

@@ -37,9 +37,7 @@ class Site:
         self.ann = ""
 
     async def person(self, email: str, name: str = "Ann") -> str:
-        user = await self.auth.api.users.create(
-            email, name=name, password=PASSWORD, verified=True
-        )
+        user = await self.auth.api.users.create(email, name=name, password=PASSWORD, verified=True)
         return user.id
 
     async def cookies(self, email: str = ANN) -> dict[str, str]:

@@ -21,6 +21,7 @@ from typing import Any, Literal
 from keybearer.domain.instants import iso
 
 ENGLISH = "en"
+_NAMES = {"zh-CN": "简体中文"}  # CLDR's says the country too
 RIGHT_TO_LEFT = frozenset({"ar"})
 _Unit = Literal["year", "month", "day", "hour", "minute", "second"]
 _UNITS_MS: tuple[tuple[_Unit, int, int], ...] = (
@@ -65,6 +66,8 @@ class Language:
         """What its speakers call it."""
         if self._locale is None:
             return "English"
+        if self.tag in _NAMES:
+            return _NAMES[self.tag]
         named: str = self._locale.get_display_name(self._locale) or self.tag
         return named[:1].upper() + named[1:]
 

@@ -118,9 +118,7 @@ async def change(visit: Visit) -> Answer:
         changes |= making.expiry({"expires": "keep", **fields}, visit.now)
         if changes:
             await confirm(visit)
-            await visit.ask(
-                update_api_key, checked(UpdateKey, {"key_id": key.id, **changes})
-            )
+            await visit.ask(update_api_key, checked(UpdateKey, {"key_id": key.id, **changes}))
     except Failure as failure:
         return await _page(visit, key, form, status=form.refuse(visit, failure))
     return visit.go(_address(visit), notice="saved")
@@ -141,9 +139,7 @@ async def switch(visit: Visit) -> Answer:
         form = Form()
         status = form.refuse(visit, failure)
         must = await must_confirm(visit)
-        return visit.html(
-            "enable.html", status=status, key=key, form=form, must_confirm=must
-        )
+        return visit.html("enable.html", status=status, key=key, form=form, must_confirm=must)
     return visit.go(_address(visit), notice="enabled" if enabled else "disabled")
 
 

@@ -3,53 +3,32 @@
 from markupsafe import Markup
 
 _ICONS = {
-    "arrow-left": (
-        '<path d="m12 19-7-7 7-7"/>'
-        '<path d="M19 12H5"/>'
-    ),
+    "arrow-left": ('<path d="m12 19-7-7 7-7"/><path d="M19 12H5"/>'),
     "arrow-up-down": (
-        '<path d="m21 16-4 4-4-4"/>'
-        '<path d="M17 20V4"/>'
-        '<path d="m3 8 4-4 4 4"/>'
-        '<path d="M7 4v16"/>'
+        '<path d="m21 16-4 4-4-4"/><path d="M17 20V4"/><path d="m3 8 4-4 4 4"/><path d="M7 4v16"/>'
     ),
-    "ban": (
-        '<circle cx="12" cy="12" r="10"/>'
-        '<path d="M4.929 4.929 19.07 19.071"/>'
-    ),
+    "ban": ('<circle cx="12" cy="12" r="10"/><path d="M4.929 4.929 19.07 19.071"/>'),
     "calendar": (
         '<path d="M8 2v3"/>'
         '<path d="M16 2v3"/>'
         '<rect x="3" y="3" width="18" height="18" rx="2"/>'
         '<path d="M3 9h18"/>'
     ),
-    "check": (
-        '<path d="M20 6 9 17l-5-5"/>'
-    ),
-    "chevron-down": (
-        '<path d="m6 9 6 6 6-6"/>'
-    ),
-    "chevron-up": (
-        '<path d="m18 15-6-6-6 6"/>'
-    ),
+    "check": ('<path d="M20 6 9 17l-5-5"/>'),
+    "chevron-down": ('<path d="m6 9 6 6 6-6"/>'),
+    "chevron-up": ('<path d="m18 15-6-6-6 6"/>'),
     "circle-alert": (
         '<circle cx="12" cy="12" r="10"/>'
         '<line x1="12" x2="12" y1="8" y2="12"/>'
         '<line x1="12" x2="12.01" y1="16" y2="16"/>'
     ),
-    "circle-check": (
-        '<circle cx="12" cy="12" r="10"/>'
-        '<path d="m16 9-5.5 5.5L8 12"/>'
-    ),
+    "circle-check": ('<circle cx="12" cy="12" r="10"/><path d="m16 9-5.5 5.5L8 12"/>'),
     "circle-pause": (
         '<circle cx="12" cy="12" r="10"/>'
         '<line x1="10" x2="10" y1="15" y2="9"/>'
         '<line x1="14" x2="14" y1="15" y2="9"/>'
     ),
-    "clock": (
-        '<circle cx="12" cy="12" r="10"/>'
-        '<path d="M12 6v6l4 2"/>'
-    ),
+    "clock": ('<circle cx="12" cy="12" r="10"/><path d="M12 6v6l4 2"/>'),
     "copy": (
         '<rect width="14" height="14" x="8" y="8" rx="2" ry="2"/>'
         '<path d="M4 16c-1.1 0-2-.9-2-2V4c0-1.1.9-2 2-2h10c1.1 0 2 .9 2 2"/>'
@@ -79,14 +58,10 @@ _ICONS = {
         '17.828V22"/>'
         '<path d="M7 2v4.172a2 2 0 0 0 .586 1.414L12 12l4.414-4.414A2 2 0 0 0 17 6.172V2"/>'
     ),
-    "info": (
-        '<circle cx="12" cy="12" r="10"/>'
-        '<path d="M12 16v-4"/>'
-        '<path d="M12 8h.01"/>'
-    ),
+    "info": ('<circle cx="12" cy="12" r="10"/><path d="M12 16v-4"/><path d="M12 8h.01"/>'),
     "key-round": (
         '<path d="M2.586 17.414A2 2 0 0 0 2 18.828V21a1 1 0 0 0 1 1h3a1 1 0 0 0 1-1v-1a1 1 0 '
-        '0 1 1-1h1a1 1 0 0 0 1-1v-1a1 1 0 0 1 1-1h.172a2 2 0 0 0 1.414-.586l.814-.814a6.5 '
+        "0 1 1-1h1a1 1 0 0 0 1-1v-1a1 1 0 0 1 1-1h.172a2 2 0 0 0 1.414-.586l.814-.814a6.5 "
         '6.5 0 1 0-4-4z"/>'
         '<circle cx="16.5" cy="7.5" r=".5" fill="currentColor"/>'
     ),
@@ -112,29 +87,20 @@ _ICONS = {
         '<line x1="8" x2="16" y1="21" y2="21"/>'
         '<line x1="12" x2="12" y1="17" y2="21"/>'
     ),
-    "plus": (
-        '<path d="M5 12h14"/>'
-        '<path d="M12 5v14"/>'
-    ),
+    "plus": ('<path d="M5 12h14"/><path d="M12 5v14"/>'),
     "refresh-cw": (
         '<path d="M3 12a9 9 0 0 1 9-9 9.75 9.75 0 0 1 6.74 2.74L21 8"/>'
         '<path d="M21 3v5h-5"/>'
         '<path d="M21 12a9 9 0 0 1-9 9 9.75 9.75 0 0 1-6.74-2.74L3 16"/>'
         '<path d="M8 16H3v5"/>'
     ),
-    "search": (
-        '<path d="m21 21-4.34-4.34"/>'
-        '<circle cx="11" cy="11" r="8"/>'
-    ),
+    "search": ('<path d="m21 21-4.34-4.34"/><circle cx="11" cy="11" r="8"/>'),
     "shield": (
         '<path d="M20 13c0 5-3.5 7.5-7.66 8.95a1 1 0 0 1-.67-.01C7.5 20.5 4 18 4 13V6a1 1 0 '
-        '0 1 1-1c2 0 4.5-1.2 6.24-2.72a1.17 1.17 0 0 1 1.52 0C14.51 3.81 17 5 19 5a1 1 0 0 1 '
+        "0 1 1-1c2 0 4.5-1.2 6.24-2.72a1.17 1.17 0 0 1 1.52 0C14.51 3.81 17 5 19 5a1 1 0 0 1 "
         '1 1z"/>'
     ),
-    "terminal": (
-        '<path d="M12 19h8"/>'
-        '<path d="m4 17 6-6-6-6"/>'
-    ),
+    "terminal": ('<path d="M12 19h8"/><path d="m4 17 6-6-6-6"/>'),
     "trash-2": (
         '<path d="M10 11v6"/>'
         '<path d="M14 11v6"/>'

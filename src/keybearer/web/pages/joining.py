@@ -141,8 +141,6 @@ async def reset(visit: Visit) -> Answer:
     return visit.go(visit.url("login"), notice="password-set")
 
 
-def _reset(
-    visit: Visit, form: Form, token: str, *, failed: bool, status: int = 200
-) -> Answer:
+def _reset(visit: Visit, form: Form, token: str, *, failed: bool, status: int = 200) -> Answer:
     failed = failed or not token
     return visit.html("reset-password.html", status=status, form=form, token=token, failed=failed)

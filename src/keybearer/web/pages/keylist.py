@@ -183,9 +183,7 @@ async def _named(visit: Visit, ids: list[str]) -> list[ApiKey]:
 async def _every(visit: Visit, filters: Filters) -> list[ApiKey]:
     keys: list[ApiKey] = []
     while True:
-        found = await visit.ask(
-            list_api_keys, filters.asked(limit=_EXPORT_PAGE, offset=len(keys))
-        )
+        found = await visit.ask(list_api_keys, filters.asked(limit=_EXPORT_PAGE, offset=len(keys)))
         keys += found.api_keys
         if not found.api_keys or len(keys) >= found.total:
             return keys

@@ -48,6 +48,7 @@ class Templates:
             words=words,
         )
         made.filters.update(
+            called=words.called,
             instant=lambda at: say.instant(_ms(at)),
             day=lambda at: say.date(_ms(at)),
             number=say.number,
@@ -91,21 +92,25 @@ class Templates:
     ) -> Answer:
         """The page for what went wrong; it needs neither a login nor a database."""
         status = PROBLEMS[code].status
-        text = self.environment(say).get_template("problem.html").render(
-            {
-                "csrf": "" if visit is None else visit.csrf,
-                "locales": [],
-                "menu": _EMPTY_MENU if visit is None or not visit.csrf else _menu(site, visit),
-                "message": words.problem(say, code, site.settings),
-                "notice": None,
-                "page": "",
-                "request_id": site.request_id(scope),
-                "site": site,
-                "status": status,
-                "url": functools.partial(site.url, say.tag),
-                "user": None if visit is None else visit.user,
-                **_files(site),
-            }
+        text = (
+            self.environment(say)
+            .get_template("problem.html")
+            .render(
+                {
+                    "csrf": "" if visit is None else visit.csrf,
+                    "locales": [],
+                    "menu": _EMPTY_MENU if visit is None or not visit.csrf else _menu(site, visit),
+                    "message": words.problem(say, code, site.settings),
+                    "notice": None,
+                    "page": "",
+                    "request_id": site.request_id(scope),
+                    "site": site,
+                    "status": status,
+                    "url": functools.partial(site.url, say.tag),
+                    "user": None if visit is None else visit.user,
+                    **_files(site),
+                }
+            )
         )
         headers = [(b"content-type", b"text/html; charset=utf-8")]
         if status == 503:

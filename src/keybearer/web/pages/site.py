@@ -1,9 +1,9 @@
 """The site: which addresses are ours, and what answers them.
 
-    /en/account/api-keys      ours, if `en` is one of LOCALES
-    /account/api-keys         303 to the best locale of Accept-Language
-    /xx/account/api-keys      nobody's: the host app answers, or our 404 where there is none
-    /                         as a path without locale, where `Pages.root` says so
+/en/account/api-keys      ours, if `en` is one of LOCALES
+/account/api-keys         303 to the best locale of Accept-Language
+/xx/account/api-keys      nobody's: the host app answers, or our 404 where there is none
+/                         as a path without locale, where `Pages.root` says so
 """
 
 import logging
@@ -205,9 +205,7 @@ class Site:
             return _KEYS
         return "account/sessions" if self._auth.accounts else "account/security"
 
-    async def _answer(
-        self, scope: Scope, receive: Receive, locale: str, rest: str
-    ) -> Answer:
+    async def _answer(self, scope: Scope, receive: Receive, locale: str, rest: str) -> Answer:
         say = language(locale)
         visit: Visit | None = None
         try:

@@ -113,9 +113,7 @@ class Visit:
             Unavailable: a dependency is lost.
         """
         caller, verdict = await admit(self.app, declared, self._headers, self.facts.ip)
-        call = Call(
-            app=self.app, caller=caller, facts=self.facts, now=self.now, verdict=verdict
-        )
+        call = Call(app=self.app, caller=caller, facts=self.facts, now=self.now, verdict=verdict)
         output = await declared(call, asked)
         if call.reply.session is not None:
             self.replies.append(call.reply)

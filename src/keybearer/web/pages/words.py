@@ -187,6 +187,11 @@ def urgency(key: ApiKey, now: int) -> str:
     return "very-soon" if left < DAY_MS else "soon" if left < 14 * DAY_MS else ""
 
 
+def called(key: ApiKey) -> str:
+    """A key within a sentence: isolated, as its name may be written the other way."""
+    return f"\N{FIRST STRONG ISOLATE}{key.name or key.start}\N{POP DIRECTIONAL ISOLATE}"
+
+
 def statuses(say: Language) -> list[tuple[str, str]]:
     """Every status with its word."""
     return [(status, say(word)) for status, (word, _) in STATUSES.items()]
