@@ -8,20 +8,15 @@
 | `ann`      | test      | a page of Ann, logged in, whose console must stay silent  |
 """
 
-import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import uvicorn
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
-from keybearer import Auth, Pages
-from keybearer.adapters.passwords import Cost, Hasher
 from tests.pages.site import Site, Watched, served
-from tests.people import SECRET, StandingClock
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """A served site for the tests of the pages, and what a browser must not do on it."""
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self

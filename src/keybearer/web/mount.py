@@ -32,7 +32,8 @@ class Mount:
         pages: how the account pages look and where they lie; as usual unless given.
 
     Raises:
-        Misuse: what the pages need is not installed, and they are asked for; the base is no path, or has a slash too many.
+        Misuse: the base is no path, or has a slash too many; what the pages need is not installed,
+            and they are asked for.
     """
 
     def __init__(

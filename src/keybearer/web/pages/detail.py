@@ -9,8 +9,8 @@ from keybearer.domain.instants import iso, parse_iso
 from keybearer.operations.declaration import Empty
 from keybearer.operations.keyedits import UpdateKey, update_api_key
 from keybearer.operations.keyends import RevokeKey, RotateKey, revoke_api_key, rotate_api_key
-from keybearer.operations.keys import GetKey, get_api_key
 from keybearer.operations.keypolicy import get_key_policy
+from keybearer.operations.keys import GetKey, get_api_key
 from keybearer.operations.keywire import ApiKey
 from keybearer.operations.reports import (
     AskActivity,

@@ -21,7 +21,6 @@ FIELDS: Mapping[str, str] = {
     "INVALID_EMAIL": "email",
     "INVALID_IP_RANGE": "networks",
     "INVALID_NAME_LENGTH": "name",
-    "INVALID_PASSWORD": "password",
     "KEY_EXPIRY_REQUIRED": "expires",
     "PASSWORD_TOO_COMMON": "new_password",
     "PASSWORD_TOO_LONG": "new_password",
@@ -64,13 +63,13 @@ class Form:
         """The first field with an error, for the focus; "" where there is none."""
         return next((name for name in self.errors if name), "")
 
-    def refuse(self, visit: Visit, failure: Failure, **renamed: str) -> int:
+    def refuse(self, visit: Visit, failure: Failure, *, wrong: str = "password") -> int:
         """Tells a refusal at its field, and gives the status for the answer.
 
         Args:
-            renamed: by code in lower case, where this form's field has another name.
+            wrong: the field of a password that is none.
         """
-        field = renamed.get(failure.code.lower(), FIELDS.get(failure.code, ""))
+        field = wrong if failure.code == "INVALID_PASSWORD" else FIELDS.get(failure.code, "")
         said = words.problem(visit.language, failure.code, visit.app.settings)
         self.errors[field] = said
         return failure.status

@@ -76,7 +76,7 @@ async def sign_up(visit: Visit) -> Answer:
             raise Failure("INVALID_NAME_LENGTH")
         await visit.ask(sign_up_email, checked(SignUp, values))
     except Failure as failure:
-        status = form.refuse(visit, failure, invalid_password="new_password")
+        status = form.refuse(visit, failure, wrong="new_password")
         return visit.html("sign-up.html", status=status, form=form)
     return visit.go(visit.url("check-mail", email=visit.fields.get("email", "").strip()))
 
@@ -136,7 +136,7 @@ async def reset(visit: Visit) -> Answer:
     try:
         await visit.ask(reset_password, checked(ResetPassword, values))
     except Failure as failure:
-        status = form.refuse(visit, failure, invalid_password="new_password")
+        status = form.refuse(visit, failure, wrong="new_password")
         return _reset(visit, form, token, status=status, failed=failure.code == "INVALID_TOKEN")
     return visit.go(visit.url("login"), notice="password-set")
 

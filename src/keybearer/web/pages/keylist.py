@@ -14,8 +14,8 @@ from keybearer.operations.keybulk import (
     revoke_api_keys,
     update_api_keys,
 )
-from keybearer.operations.keys import ListKeys, list_api_keys
 from keybearer.operations.keypolicy import get_key_policy, summarize_keys
+from keybearer.operations.keys import ListKeys, list_api_keys
 from keybearer.operations.keywire import ApiKey
 from keybearer.operations.reports import AskDailyUsage, daily_usage
 from keybearer.settings import DAY_MS

@@ -13,8 +13,8 @@ from msgspec import UNSET, UnsetType
 from keybearer.domain.errors import Failure
 from keybearer.domain.instants import iso
 from keybearer.operations.declaration import Empty
-from keybearer.operations.keys import CreateKey, create_api_key
 from keybearer.operations.keypolicy import KeyPolicy, get_key_policy
+from keybearer.operations.keys import CreateKey, create_api_key
 from keybearer.settings import DAY_MS
 from keybearer.web.pages.forms import Form, checked, confirm, must_confirm, once
 from keybearer.web.pages.visit import Answer, Visit

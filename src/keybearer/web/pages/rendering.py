@@ -4,6 +4,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
+from markupsafe import escape
 from starlette.types import Scope
 
 from keybearer.adapters.languages import Language, language
@@ -49,6 +50,7 @@ class Templates:
         )
         made.filters.update(
             called=words.called,
+            filled=lambda message, **parts: escape(message).format(**parts),
             instant=lambda at: say.instant(_ms(at)),
             day=lambda at: say.date(_ms(at)),
             number=say.number,

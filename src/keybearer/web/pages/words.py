@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 
-from keybearer.adapters.languages import Language, N_
+from keybearer.adapters.languages import N_, Language
 from keybearer.domain.errors import PROBLEMS
 from keybearer.domain.instants import parse_iso
 from keybearer.operations.keywire import ApiKey
 from keybearer.settings import DAY_MS, Settings
-
 
 STATUSES: Mapping[str, tuple[str, str]] = {
     "active": (N_("Active"), "circle-check"),
@@ -145,7 +144,7 @@ _PROBLEMS: Mapping[str, str] = {
     "PASSWORD_TOO_LONG": N_("The password is too long."),
     "PASSWORD_TOO_SHORT": N_("The password needs at least {minimum} characters."),
     "REVOCATION_PENDING": N_(
-        "It is done in the database. Other servers stop within seconds; we could not yet confirm it."
+        "It is done in the database. Other servers stop within seconds; we can’t confirm it yet."
     ),
     "SCOPE_NOT_HELD": N_("A key can’t have permissions that you lack yourself."),
     "SESSION_NOT_FRESH": N_("Confirm your password first."),
