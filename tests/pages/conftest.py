@@ -19,6 +19,14 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 from tests.pages.site import Site, Watched, served
 
 
+@pytest.fixture
+def ready_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """One database: the pages speak with operations, and those are tested on each."""
+    file = tmp_path / "keybearer.db"
+    shutil.copy(sqlite_template, file)
+    return f"sqlite:///{file}"
+
+
 @pytest.fixture(scope="session")
 async def chromium(anyio_backend: str) -> AsyncIterator[Browser]:
     program = shutil.which("chromium") or shutil.which("google-chrome")
@@ -32,10 +40,8 @@ async def chromium(anyio_backend: str) -> AsyncIterator[Browser]:
 
 
 @pytest.fixture
-async def site(sqlite_template: Path, tmp_path: Path) -> AsyncIterator[Site]:
-    file = tmp_path / "pages.db"
-    shutil.copy(sqlite_template, file)
-    async with served(f"sqlite:///{file}") as site:
+async def site(ready_url: str) -> AsyncIterator[Site]:
+    async with served(ready_url) as site:
         yield site
 
 

@@ -98,7 +98,7 @@ async def served(
     socket = config.bind_socket()
     base = f"http://127.0.0.1:{socket.getsockname()[1]}"
     auth = Auth(url, base_url=base, clock=clock, **given)
-    config.app = auth.mount(app, pages=pages or Pages(root=app is no_app))
+    config.app = auth.mount(app, pages=pages or Pages(root=True))
     await auth.start()
     parts = await auth.running()
     parts.hasher.close()

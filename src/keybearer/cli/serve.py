@@ -155,14 +155,12 @@ def _examples_of(auth: "Auth") -> "ASGIApp":
 def _announce(settings: "Settings", *, examples: bool) -> None:
     base = settings.base_url
     say(f"keybearer serves on http://{_shown(settings.host)}:{settings.port} as {base}")
-    say(
-        f"sign up:   curl {base}/api/auth/sign-up/email -H 'Content-Type: application/json' "
-        """-d '{"name":"Ann","email":"ann@example.com","password":"…"}'"""
-    )
+    locale = settings.locales[0]
+    say(f"sign up:   {base}/{locale}/sign-up")
     if settings.token_management:
-        say(f"API keys:  {base}/api/auth/api-key/create and …/list, with a token of …/login")
+        say(f"API keys:  {base}/{locale}/account/api-keys")
     else:
-        say("API keys:  the endpoints are off: set KEYBEARER_TOKEN_MANAGEMENT=true")
+        say("API keys:  their pages are off: set KEYBEARER_TOKEN_MANAGEMENT=true")
     say(f"reference: {base}/api/auth/docs")
     if settings.smtp_url is None:
         say(f"mail:      printed here, and shown at {base}/dev/outbox (no KEYBEARER_SMTP_URL)")
@@ -239,11 +237,12 @@ def application(
     from keybearer.cli.slow import SlowBodies
     from keybearer.web.host import KnownHosts
     from keybearer.web.mount import no_app
+    from keybearer.web.pages.options import Pages
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the parent passes on what it means
     _end_with(parent)
     auth = Auth(**keywords)
-    app: ASGIApp = auth.mount(_examples_of(auth) if examples else no_app)
+    app: ASGIApp = auth.mount(_examples_of(auth) if examples else no_app, pages=Pages(root=True))
     app = KnownHosts(SlowBodies(app), auth.settings)
     return AccessLog(app) if access_log else app
 

@@ -47,7 +47,7 @@ class Mount:
         self._ours: ASGIApp | None = None
         self._made_for: App | None = None
         self._ahead = ahead(auth, base)
-        self._site = site_of(auth, pages, base=base)
+        self._site = site_of(auth, pages, base=base, alone=app is no_app)
         self._looks_for_proxies = auth.settings.trusted_proxies is None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -151,7 +151,7 @@ class Mount:
             await sending({"type": "lifespan.shutdown.complete"})
 
 
-def site_of(auth: "Auth", pages: Pages | None, *, base: str) -> "Site | None":
+def site_of(auth: "Auth", pages: Pages | None, *, base: str, alone: bool) -> "Site | None":
     """The account pages, where what they need is installed: the extra `ui`.
 
     Raises:
@@ -164,7 +164,7 @@ def site_of(auth: "Auth", pages: Pages | None, *, base: str) -> "Site | None":
             raise Misuse("pages need their libraries: pip install 'keybearer[ui]'") from error
         log.debug("pages.off", extra={"hint": "pip install 'keybearer[ui]'"})
         return None
-    return Site(auth, pages or Pages(), base=base)
+    return Site(auth, pages or Pages(), base=base, alone=alone)
 
 
 async def no_app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -24,8 +24,8 @@ class Pages(msgspec.Struct, frozen=True, kw_only=True):
         stylesheet: the path of a stylesheet that is loaded after ours, to set its custom
             properties: `:root { --accent: #7a2ea0; }`.
         login: where people log in who are the host's own users (`identify=`).
-        root: whether `/` is ours too, and every other address that nobody answers: for a server
-            that is keybearer alone.
+        root: whether `/` is ours too, and every address that begins with a locale: for a server
+            of which these are the only pages.
 
     Raises:
         Misuse: a path is none of this origin, or the folder is missing.

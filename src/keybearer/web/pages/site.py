@@ -98,18 +98,19 @@ class Site:
 
     Args:
         base: below which the API and our files lie, as `/api/auth`.
+        alone: whether there is no other app that could answer what we do not.
     """
 
-    def __init__(self, auth: "Auth", options: Pages, *, base: str) -> None:
+    def __init__(self, auth: "Auth", options: Pages, *, base: str, alone: bool = False) -> None:
         self.options = options
         self.base = base
         self.settings = auth.settings
         self._auth = auth
+        self._alone = alone
         self._templates = Templates(options)
         self._locales = frozenset(auth.settings.locales)
         self._prefix = options.path
-        heads = {path.partition("/")[0] for path in PAGES}
-        self._heads = self._locales | heads | ({""} if options.root else set())
+        self._heads = {path.partition("/")[0] for path in PAGES}
 
     # --- addresses ---
 
@@ -118,9 +119,11 @@ class Site:
         if not path.startswith(self._prefix):
             return False
         head, _, rest = path[len(self._prefix) + 1 :].partition("/")
-        if head not in self._heads:
-            return self.options.root
-        return self.options.root or self._find(rest if head in self._locales else f"{head}/{rest}")
+        if head in self._locales:
+            return self.options.root or self._find(rest)
+        if head in self._heads:
+            return self._find(f"{head}/{rest}" if rest else head)
+        return self._alone or (self.options.root and not head)
 
     def _find(self, rest: str) -> bool:
         return self._page(rest.removesuffix("/"))[0] is not None
@@ -244,7 +247,9 @@ class Site:
         if method == "POST":
             await visit.read(receive)
         if page.members:
-            await visit.member()
+            session = await visit.member()
+            if method == "POST":
+                visit.check_token(session)
         return await handler(visit)
 
     def _to_login(self, visit: Visit) -> Answer:

@@ -145,8 +145,14 @@ class Visit:
             # Browsers send CRLF for a line break (HTML, form submission).
             self._several.setdefault(name, []).append(value.replace("\r\n", "\n"))
         self.fields = {name: values[-1] for name, values in self._several.items()}
-        session = await self.known()
-        if session is not None and not self._is_ours(session, self.fields.get("csrf", "")):
+
+    def check_token(self, session: Session) -> None:
+        """Makes sure that the form came from a page of this login.
+
+        Raises:
+            Failure: INVALID_ORIGIN.
+        """
+        if not self._is_ours(session, self.fields.get("csrf", "")):
             raise Failure("INVALID_ORIGIN")
 
     def several(self, name: str) -> list[str]:
