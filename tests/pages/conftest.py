@@ -52,7 +52,8 @@ async def _context(
     context = await chromium.new_context(
         base_url=site.base, java_script_enabled=javascript, locale="en-US", timezone_id="UTC"
     )
-    context.set_default_timeout(5_000)
+    context.set_default_timeout(10_000)
+    await context.grant_permissions(["clipboard-read", "clipboard-write"], origin=site.base)
     yield context
     await context.close()
 

@@ -1,7 +1,7 @@
 """A served site for the tests of the pages, and what a browser must not do on it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -10,6 +10,7 @@ import uvicorn
 from playwright.async_api import BrowserContext, Page
 from starlette.types import ASGIApp
 
+from examples.endpoints import create_app
 from keybearer import Auth, Pages
 from keybearer.adapters.passwords import Cost, Hasher
 from keybearer.inputs import CreateKey
@@ -65,8 +66,8 @@ class Site:
         """A key of Ann's."""
         return await self.auth.api.create_api_key(CreateKey(name=name, **fields), owner=self.ann)
 
-    async def call(self, key: str, *, path: str = "/api/auth/api-key/get") -> int:
-        """Presents a key, and gives the status; this call costs nothing."""
+    async def call(self, key: str, *, path: str = "/api/protected-endpoint") -> int:
+        """Presents a key at an endpoint, and gives the status."""
         async with self.client() as client:
             answer = await client.get(path, headers={"x-api-key": key})
             return answer.status_code
@@ -79,9 +80,13 @@ class Site:
 
 @asynccontextmanager
 async def served(
-    url: str, *, app: ASGIApp = no_app, pages: Pages | None = None, **settings: Any
+    url: str,
+    *,
+    app: Callable[[Auth], ASGIApp] = create_app,
+    pages: Pages | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Site]:
-    """A served site with Ann as its user."""
+    """A served site with Ann as its user, beside the example endpoints or another app."""
     clock = StandingClock()
     given = {
         "secret": SECRET,
@@ -98,7 +103,7 @@ async def served(
     socket = config.bind_socket()
     base = f"http://127.0.0.1:{socket.getsockname()[1]}"
     auth = Auth(url, base_url=base, clock=clock, **given)
-    config.app = auth.mount(app, pages=pages or Pages(root=True))
+    config.app = auth.mount(app(auth), pages=pages or Pages(root=True))
     await auth.start()
     parts = await auth.running()
     parts.hasher.close()

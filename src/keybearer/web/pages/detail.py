@@ -115,7 +115,10 @@ async def change(visit: Visit) -> Answer:
             ticked = making.permissions(visit, policy)
             wanted["permissions"] = UNSET if ticked == (key.permissions or {}) else ticked
         changes = {name: value for name, value in wanted.items() if value is not UNSET}
-        changes |= making.expiry({"expires": "keep", **fields}, visit.now)
+        expires = making.expiry({"expires": "keep", **fields}, visit.now)
+        if isinstance(expires, Failure):
+            raise expires
+        changes |= expires
         if changes:
             await confirm(visit)
             await visit.ask(update_api_key, checked(UpdateKey, {"key_id": key.id, **changes}))

@@ -5,13 +5,11 @@ come after it. So that a form which is sent again makes no second key, each has 
 own (`Idempotency-Key`); its answer then has no secret any more, and says so.
 """
 
-from datetime import UTC, datetime
-
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from keybearer.domain.errors import Failure
-from keybearer.domain.instants import iso
+from keybearer.domain.instants import iso, parse_iso
 from keybearer.operations.declaration import Empty
 from keybearer.operations.keypolicy import KeyPolicy, get_key_policy
 from keybearer.operations.keys import CreateKey, create_api_key
@@ -45,14 +43,22 @@ async def make(visit: Visit) -> Answer:
     fields = visit.fields
     form = Form(fields, several={"permission": visit.several("permission")})
     policy = await visit.ask(get_key_policy, Empty())
+    name, expires = fields.get("name", "").strip(), expiry(fields, visit.now)
+    # Both are told at once, if both are wrong.
+    if not name:
+        form.refuse(visit, Failure("INVALID_NAME_LENGTH"))
+    if isinstance(expires, Failure):
+        form.refuse(visit, expires)
+    if form.errors or isinstance(expires, Failure):
+        return await _form(visit, form, policy, status=400)
     try:
         visit.facts = msgspec.structs.replace(visit.facts, idempotency_key=_once(fields))
         asked = checked(
             CreateKey,
             {
-                "name": fields.get("name", "").strip(),
+                "name": name,
                 "description": fields.get("description", "").strip() or None,
-                **expiry(fields, visit.now),
+                **expires,
                 "prefix": fields.get("prefix") or None,
                 "permissions": permissions(visit, policy),
                 "ip_allow": fields.get("networks", "").replace(",", "\n").split(),
@@ -107,13 +113,11 @@ def _suggested(policy: KeyPolicy) -> str:
     return "30" if "30" in allowed else (allowed or ["date"])[-1]
 
 
-def expiry(fields: dict[str, str], now: int) -> dict[str, object]:
+def expiry(fields: dict[str, str], now: int) -> dict[str, object] | Failure:
     """When a key ends, by the form, as fields of an input; none where it stays as it is.
 
     A number of days is not made an instant here: a form that is sent again asks for the same.
-
-    Raises:
-        Failure: EXPIRES_IN_IS_TOO_SMALL, for a date that is none or is over.
+    A date that is none, or is over, is a failure.
     """
     choice = fields.get("expires", "")
     if choice == "keep":
@@ -123,13 +127,10 @@ def expiry(fields: dict[str, str], now: int) -> dict[str, object]:
     if choice in LIFETIMES:
         return {"expires_in": int(choice) * DAY_MS // 1000}
     try:
-        day = datetime.strptime(fields.get("date", ""), "%Y-%m-%d").replace(tzinfo=UTC)
-        ends = int(day.timestamp() * 1000) + DAY_MS - 1  # to the end of that day
-        if ends < now + 1000:
-            raise Failure("EXPIRES_IN_IS_TOO_SMALL")
-        return {"expires_at": iso(ends)}
+        ends = parse_iso(f"{fields.get('date', '')}T23:59:59.999Z")  # to the end of that day
     except ValueError:
-        raise Failure("EXPIRES_IN_IS_TOO_SMALL") from None
+        ends = 0
+    return {"expires_at": iso(ends)} if ends > now else Failure("EXPIRES_IN_IS_TOO_SMALL")
 
 
 def permissions(visit: Visit, policy: KeyPolicy) -> dict[str, list[str]] | UnsetType | None:
