@@ -46,9 +46,10 @@ async def site(ready_url: str) -> AsyncIterator[Site]:
 
 
 @asynccontextmanager
-async def _context(
+async def context_of(
     chromium: Browser, site: Site, *, javascript: bool = True
 ) -> AsyncIterator[BrowserContext]:
+    """A browser of somebody's own, with nobody logged in yet."""
     context = await chromium.new_context(
         base_url=site.base, java_script_enabled=javascript, locale="en-US", timezone_id="UTC"
     )
@@ -65,7 +66,7 @@ def javascript(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 async def visitor(chromium: Browser, site: Site) -> AsyncIterator[Page]:
-    async with _context(chromium, site) as context:
+    async with context_of(chromium, site) as context:
         page = await context.new_page()
         with Watched(page, site):
             yield page
@@ -73,7 +74,7 @@ async def visitor(chromium: Browser, site: Site) -> AsyncIterator[Page]:
 
 @pytest.fixture
 async def ann(chromium: Browser, site: Site) -> AsyncIterator[Page]:
-    async with _context(chromium, site) as context:
+    async with context_of(chromium, site) as context:
         await site.log_in(context)
         page = await context.new_page()
         with Watched(page, site):
@@ -83,7 +84,7 @@ async def ann(chromium: Browser, site: Site) -> AsyncIterator[Page]:
 @pytest.fixture
 async def either(chromium: Browser, site: Site, javascript: bool) -> AsyncIterator[Page]:
     """Ann's page, with JavaScript and without."""
-    async with _context(chromium, site, javascript=javascript) as context:
+    async with context_of(chromium, site, javascript=javascript) as context:
         await site.log_in(context)
         page = await context.new_page()
         with Watched(page, site):

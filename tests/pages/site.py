@@ -1,6 +1,7 @@
 """A served site for the tests of the pages, and what a browser must not do on it."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -108,6 +109,8 @@ async def served(
     parts = await auth.running()
     parts.hasher.close()
     object.__setattr__(parts, "hasher", Hasher(threads=2, cost=Cost(memory_kib=64, passes=1)))
+    # The same ids and keys in each run, so that a picture changes only when a page does.
+    object.__setattr__(parts, "entropy", random.Random(7).randbytes)  # noqa: S311 -- on purpose
     config.load()
     serving = asyncio.create_task(server.serve(sockets=[socket]))
     site = Site(auth, clock, base)

@@ -1,0 +1,189 @@
+"""A key is made by a form: once, within what is allowed, and only by who confirmed."""
+
+import httpx2
+import pytest
+
+from keybearer import Auth
+from keybearer.domain.errors import Failure
+from keybearer.web.pages.making import expiry
+from tests.pages.surfer import Surfer, logged_in
+from tests.people import PASSWORD, START, StandingClock
+
+DAY = 86_400_000
+NEW = "/en/account/api-keys/new"
+
+
+@pytest.fixture
+async def ann(auth: Auth, client: httpx2.AsyncClient) -> str:
+    return await logged_in(auth, client)
+
+
+@pytest.fixture
+async def surfer(client: httpx2.AsyncClient, ann: str) -> Surfer:
+    return Surfer(client)
+
+
+def secret(surfer: Surfer) -> str:
+    """The key on the page."""
+    return next(has["value"] for tag, has in surfer.seen.elements if has.get("id") == "key")
+
+
+# --- when it ends ---
+
+
+@pytest.mark.parametrize(
+    ("fields", "means"),
+    [
+        ({"expires": "7"}, {"expires_in": 7 * 86_400}),
+        ({"expires": "never"}, {"expires_in": None}),
+        ({"expires": "keep"}, {}),
+        (
+            {"expires": "date", "date": "2026-12-31"},
+            {"expires_at": "2026-12-31T23:59:59.999Z"},
+        ),
+    ],
+)
+def test_a_choice_means_what_it_says(fields: dict[str, str], means: dict[str, object]) -> None:
+    assert expiry(fields, START) == means
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"expires": "8"},
+        {"expires": "date"},
+        {"expires": "date", "date": "2026-11-17"},
+        {"expires": "date", "date": "2026-02-30"},
+        {"expires": "date", "date": "31.12.2026"},
+        {"expires": "date", "date": "2026-12-31T00:00"},
+        {"expires": "date", "date": "2026-W01-1"},
+        {"expires": "date", "date": "\uff19999-12-31"},
+    ],
+)
+def test_what_is_no_date_to_come_is_refused(fields: dict[str, str]) -> None:
+    refused = expiry(fields, START)
+    assert isinstance(refused, Failure)
+    assert refused.code == "EXPIRES_IN_IS_TOO_SMALL"
+
+
+async def test_more_than_is_allowed_is_told_and_never_silent(surfer: Surfer) -> None:
+    """Others drop a date that is too late without a word, and the key never ends."""
+    await surfer.open(NEW)
+    await surfer.send("/new", name="CI", expires="date", date="2031-01-01")
+    assert surfer.status == 400
+    assert "Keys may live for 365 days at most here." in surfer.text
+    kept = dict(surfer.seen.form("/new").fields)
+    assert (kept["name"], kept["expires"], kept["date"]) == ("CI", "date", "2031-01-01")
+
+
+# --- once ---
+
+
+async def test_a_form_that_is_sent_again_shows_nothing_twice(
+    surfer: Surfer, auth: Auth, ann: str
+) -> None:
+    await surfer.open(NEW)
+    form = surfer.seen
+    await surfer.send("/new", name="CI")
+    key = secret(surfer)
+    surfer.seen, surfer.path = form, NEW
+    await surfer.send("/new", name="CI")
+    assert "This key was shown already" in surfer.text
+    assert key not in surfer.seen.html
+    assert (await auth.api.list_api_keys(owner=ann)).total == 1
+
+
+async def test_a_changed_form_that_made_a_key_already_makes_another_when_asked_again(
+    surfer: Surfer, auth: Auth, ann: str
+) -> None:
+    await surfer.open(NEW)
+    form = surfer.seen
+    await surfer.send("/new", name="One")
+    surfer.seen, surfer.path = form, NEW
+    await surfer.send("/new", name="Two")
+    assert "This form has made a key already" in surfer.text
+    await surfer.send("/new")
+    assert secret(surfer).startswith("kb_")
+    found = await auth.api.list_api_keys(owner=ann)
+    assert {key.name for key in found.api_keys} == {"One", "Two"}
+
+
+# --- what it may ---
+
+
+async def test_permissions_are_ticked_or_preset(surfer: Surfer, auth: Auth, ann: str) -> None:
+    wanted = {
+        "custom": {"files": ["write"]},
+        "read": {"files": ["read"]},
+        "all": {"deploy": ["run"], "files": ["read", "write"]},
+    }
+    for preset, permissions in wanted.items():
+        await surfer.open(NEW)
+        await surfer.send("/new", name=preset, preset=preset, permission="files:write")
+        assert surfer.status == 200, surfer.text
+        (key,) = (
+            key for key in (await auth.api.list_api_keys(owner=ann)).api_keys if key.name == preset
+        )
+        assert key.permissions == permissions
+
+
+@pytest.mark.parametrize("permission", ["users:write", "root:everything", "nonsense", "a:b:c", ""])
+async def test_a_permission_that_is_not_offered_is_refused(
+    surfer: Surfer, auth: Auth, ann: str, permission: str
+) -> None:
+    await surfer.open(NEW)
+    await surfer.send("/new", name="CI", permission=permission)
+    assert surfer.status in (400, 403)
+    assert (await auth.api.list_api_keys(owner=ann)).total == 0
+
+
+async def test_networks_are_read_a_line_each(surfer: Surfer, auth: Auth, ann: str) -> None:
+    await surfer.open(NEW)
+    await surfer.send("/new", name="CI", networks="203.0.113.7\r\n2001:db8::/32, 198.51.100.0/24")
+    (key,) = (await auth.api.list_api_keys(owner=ann)).api_keys
+    assert set(key.ip_allow) == {"203.0.113.7/32", "2001:db8::/32", "198.51.100.0/24"} or set(
+        key.ip_allow
+    ) == {"203.0.113.7", "2001:db8::/32", "198.51.100.0/24"}
+    await surfer.open(NEW)
+    await surfer.send("/new", name="CI", networks="everywhere")
+    assert surfer.status == 400
+    assert "Enter IPv4 or IPv6 addresses" in surfer.text
+    assert dict(surfer.seen.form("/new").fields)["networks"] == "everywhere"
+
+
+# --- a link that fills it in ---
+
+
+async def test_a_link_fills_the_form_in_and_the_page_says_so(surfer: Surfer) -> None:
+    await surfer.open(f"{NEW}?name=CI&description=Deploys&expires=7&permission=files:write&once=x")
+    assert "A link has filled in this form." in surfer.text
+    fields = dict(surfer.seen.form("/new").fields)
+    assert (fields["name"], fields["description"], fields["expires"]) == ("CI", "Deploys", "7")
+    assert fields["once"] != "x"
+    assert "permission" not in fields  # a link gives nobody permissions
+    await surfer.open(NEW)
+    assert "A link has filled in this form." not in surfer.text
+
+
+# --- the password, once more ---
+
+
+async def test_an_old_login_gives_the_password_once_more(
+    surfer: Surfer, auth: Auth, ann: str, clock: StandingClock
+) -> None:
+    clock.advance(3_600_000)
+    await surfer.open(NEW)
+    assert "Confirm that it is you." in surfer.text
+    await surfer.send("/new", name="CI")
+    assert surfer.status == 403
+    assert "Confirm your password first." in surfer.text
+    await surfer.send("/new", name="CI", password="not the right one")
+    assert "The password is wrong." in surfer.text
+    assert (await auth.api.list_api_keys(owner=ann)).total == 0
+    before = dict(surfer.client.cookies)
+    await surfer.send("/new", name="CI", password=PASSWORD)
+    assert secret(surfer).startswith("kb_")
+    assert dict(surfer.client.cookies) != before
+    await surfer.open(NEW)  # the login goes on by its new token, and is fresh
+    assert "Confirm that it is you." not in surfer.text
