@@ -162,6 +162,8 @@ class Api:
         self.verify_api_key = Bound(running, verify.verify_api_key)
         self.verify_api_keys = Bound(running, verify.verify_api_keys)
         self.get_usage = Bound(running, reports.get_usage)
+        self.daily_usage = Bound(running, reports.daily_usage)
+        self.list_activity = Bound(running, reports.list_activity)
         self.list_audit = Bound(running, reports.list_audit)
         # accounts
         self.sign_up_email = Bound(running, accounts.sign_up_email)

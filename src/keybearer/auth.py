@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from keybearer.adapters.clock import SystemClock
 from keybearer.adapters.mail import PrintSender, SmtpSender
 from keybearer.adapters.passwords import Hasher
+from keybearer.adapters.sql import activity as sql_activity
 from keybearer.adapters.sql import coherence as epoch
 from keybearer.adapters.sql import keys as sql_keys
 from keybearer.adapters.sql import usage as sql_usage
@@ -226,6 +227,7 @@ class Auth:
             async def body(tx: Transaction) -> None:
                 await sql_usage.add(tx, batch.counts, dialect=dialect)
                 await sql_usage.touch(tx, batch.keys, batch.sessions)
+                await sql_activity.add(tx, batch.samples)
 
             await database.write(body)
 

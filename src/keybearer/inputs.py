@@ -6,14 +6,16 @@ from keybearer.operations.keyends import RevokeKey, RotateKey
 from keybearer.operations.keys import CreateKey, GetKey, ListKeys
 from keybearer.operations.links import OpenLink
 from keybearer.operations.recovery import AskForReset, ChangePassword, ResetPassword
-from keybearer.operations.reports import AskAudit, AskUsage
+from keybearer.operations.reports import AskActivity, AskAudit, AskDailyUsage, AskUsage
 from keybearer.operations.sessions import AskSession, RevokeSession, SignIn, SignOut
 from keybearer.operations.tokens import AboutToken, Login, Logout, Refresh, RevokeToken
 from keybearer.operations.verify import VerifyBatch, VerifyKey
 
 __all__ = [
     "AboutToken",
+    "AskActivity",
     "AskAudit",
+    "AskDailyUsage",
     "AskForLink",
     "AskForReset",
     "AskSession",

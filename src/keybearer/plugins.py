@@ -70,7 +70,7 @@ def api_key(
             *keys.OPERATIONS,
             keyedits.update_api_key,
             *keyends.OPERATIONS,
-            reports.get_usage,
+            *reports.OF_KEYS,
             *verify.OPERATIONS,
         ),
         settings={

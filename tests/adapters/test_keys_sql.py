@@ -10,14 +10,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from keybearer.adapters.sql import keys, usage
+from keybearer.adapters.sql import activity, keys, usage
 from keybearer.adapters.sql.database import open_database
 from keybearer.adapters.sql.postgres import PostgresDatabase
 from keybearer.adapters.sql.sqlite import SqliteDatabase
+from keybearer.adapters.sql.tables import activity as activity_rows
 from keybearer.adapters.sql.tables import api_key_secrets, api_keys
 from keybearer.adapters.sql.tables import usage as usage_rows
 from keybearer.domain.limits import refill
-from keybearer.domain.model import EXPIRING_MS, Count, Key, Status
+from keybearer.domain.model import EXPIRING_MS, Count, Key, Sample, Status
 from keybearer.domain.ports import Transaction
 from tests.people import START
 
@@ -428,18 +429,23 @@ async def test_keys_go_when_they_ended_long_ago_with_all_that_hangs_on_them(
     counts = [Count(key_id=key.id, hour=0, outcome="accepted", n=3) for key in (*going, *staying)]
     dialect = "sqlite" if isinstance(database, SqliteDatabase) else "postgresql"
     await database.write(lambda tx: usage.add(tx, counts, dialect=dialect))
+    happened = [
+        Sample(key_id=count.key_id, outcome="accepted", at=NOW, n=3, ip=None, user_agent=None)
+        for count in counts
+    ]
+    await database.write(lambda tx: activity.add(tx, happened))
 
     assert await database.write(lambda tx: keys.forget_ended(tx, before=NOW)) == 2
     assert await database.write(lambda tx: keys.forget_ended(tx, before=NOW)) == 0
     for key in going:
-        for table in (api_keys, api_key_secrets, usage_rows):
+        for table in (api_keys, api_key_secrets, usage_rows, activity_rows):
             assert await rows_of(database, table, key.id) == 0
     for key in staying:
         kept = [
             await rows_of(database, table, key.id)
-            for table in (api_keys, api_key_secrets, usage_rows)
+            for table in (api_keys, api_key_secrets, usage_rows, activity_rows)
         ]
-        assert kept == [1, 2, 1]
+        assert kept == [1, 2, 1, 1]
 
 
 async def test_a_round_of_the_retention_takes_so_many(database: AnyDatabase) -> None:

@@ -21,6 +21,7 @@ from tests.people import START
 AnyDatabase = SqliteDatabase | PostgresDatabase
 
 HOUR = 3_600_000
+DAY = 24 * HOUR
 FIRST = START - START % HOUR
 
 
@@ -221,6 +222,45 @@ async def test_a_session_is_seen_later_and_never_earlier(database: AnyDatabase) 
 async def test_who_is_gone_is_no_error(database: AnyDatabase) -> None:
     await touch(database, use(1, id="gone"), use(2), logins=(use(1, id="gone"),))
     assert (await last(database)).last_used_at == START + 2
+
+
+async def by_day(
+    database: AnyDatabase, *ids: str, owner: str | None = "ann", since: int = 0, days: int = 3
+) -> dict[str, dict[int, int]]:
+    """Counts by day, named by their number from the first."""
+    first = START - START % DAY
+    found = await database.read(
+        lambda tx: usage.by_day(
+            tx, ids, owner_id=owner, since=first + since * DAY, until=first + (since + days) * DAY
+        )
+    )
+    return {
+        id: {(start - first) // DAY: n for start, n in days.items()} for id, days in found.items()
+    }
+
+
+async def test_days_add_up_hours_and_outcomes(database: AnyDatabase) -> None:
+    first = (START - START % DAY - FIRST) // HOUR
+    await add(
+        database,
+        count(1, hour=first - 1),
+        count(2, hour=first),
+        count(4, hour=first + 23, outcome="RATE_LIMITED"),
+        count(2**40, hour=first + 48),
+        count(2**40, hour=first + 49),
+        count(16, hour=first + 72),
+        count(32, hour=first, key="not-a-key"),
+    )
+    assert await by_day(database, "k1", "k1") == {"k1": {0: 6, 2: 2**41}}
+    assert await by_day(database, "k1", since=-1) == {"k1": {-1: 1, 0: 6}}
+    assert await by_day(database, "k1", days=0) == {"k1": {}}
+
+
+async def test_days_of_another_owners_key_are_not_told(database: AnyDatabase) -> None:
+    await add(database, count(3), count(3, key="not-a-key"))
+    assert await by_day(database, "k1", "not-a-key", "%", owner="bob") == {}
+    assert set(await by_day(database, "k1", "not-a-key", owner=None)) == {"k1"}
+    assert await by_day(database) == {}
 
 
 async def test_counts_go_with_their_key(database: AnyDatabase) -> None:

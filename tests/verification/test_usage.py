@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from keybearer.domain.errors import Unavailable
-from keybearer.domain.model import Count, Key, LastUse
+from keybearer.domain.model import Count, Key, LastUse, Sample
 from keybearer.verification.usage import Batch, Usage
 
 HOUR = 3_600_000
@@ -46,6 +46,11 @@ class Store:
         return sums
 
 
+def sample(at: int, outcome: str = "accepted", n: int = 1, **fields: Any) -> Sample:
+    told: dict[str, Any] = {"ip": None, "user_agent": None, **fields}
+    return Sample(key_id="k", outcome=outcome, at=NOW + at, n=n, **told)
+
+
 async def test_nothing_counted_is_nothing_written() -> None:
     store = Store()
     await store.usage.flush(NOW)
@@ -58,8 +63,8 @@ async def test_a_flush_writes_counts_by_hour_and_the_last_use() -> None:
     tally = store.usage.tally("k", is_key=True)
     tally.accept(NOW, "203.0.113.7", b"curl")
     tally.accept(NOW + 1, "203.0.113.8", b"wget")
-    tally.refuse(NOW + 2, "RATE_LIMITED")
-    tally.refuse(NOW + 2, "RATE_LIMITED")
+    tally.refuse(NOW + 2, "RATE_LIMITED", "203.0.113.1", b"one")
+    tally.refuse(NOW + 3, "RATE_LIMITED", "203.0.113.2", b"two\n")
     await store.usage.flush(NOW + 3)
     use = LastUse(
         id="k", at=NOW + 1, ip="203.0.113.8", user_agent="wget", n=2, limit_state=b"state"
@@ -72,6 +77,10 @@ async def test_a_flush_writes_counts_by_hour_and_the_last_use() -> None:
             ],
             keys=[use],
             sessions=[],
+            samples=[
+                sample(3, "RATE_LIMITED", 2, ip="203.0.113.2", user_agent="two?"),
+                sample(1, ip="203.0.113.8", user_agent="wget", n=2),
+            ],
         )
     ]
 
@@ -90,7 +99,7 @@ async def test_a_second_flush_writes_nothing_again() -> None:
 
 async def test_refusals_alone_do_not_move_the_last_use() -> None:
     store = Store()
-    store.usage.tally("k", is_key=True).refuse(NOW, "IP_NOT_ALLOWED")
+    store.usage.tally("k", is_key=True).refuse(NOW, "IP_NOT_ALLOWED", None, None)
     await store.usage.flush(NOW)
     assert store.batches[0].keys == []
     assert store.total() == {("k", "IP_NOT_ALLOWED"): 1}
@@ -100,17 +109,51 @@ async def test_sessions_have_a_last_use_and_no_counts() -> None:
     store = Store()
     tally = store.usage.tally("s", is_key=False)
     tally.accept(NOW, None, None)
-    tally.refuse(NOW, "SESSION_ENDED")
+    tally.refuse(NOW, "SESSION_ENDED", None, None)
     await store.usage.flush(NOW)
     (batch,) = store.batches
     assert (batch.counts, batch.keys, [use.id for use in batch.sessions]) == ([], [], ["s"])
+    assert batch.samples == []
 
 
 async def test_a_sessions_refusals_alone_write_nothing() -> None:
     store = Store()
-    store.usage.tally("s", is_key=False).refuse(NOW, "SESSION_ENDED")
+    store.usage.tally("s", is_key=False).refuse(NOW, "SESSION_ENDED", None, None)
     await store.usage.flush(NOW)
     assert store.batches == []
+
+
+async def test_a_flush_tells_of_what_is_new_alone() -> None:
+    store = Store()
+    tally = store.usage.tally("k", is_key=True)
+    tally.accept(NOW, "203.0.113.7", None)
+    tally.refuse(NOW, "KEY_DISABLED", "203.0.113.7", None)
+    await store.usage.flush(NOW)
+    tally.refuse(NOW + 1_000, "KEY_DISABLED", None, None)
+    await store.usage.flush(NOW + 1_000)
+    assert store.batches[1].samples == [sample(1_000, "KEY_DISABLED")]
+
+
+async def test_of_each_outcome_one_sample_waits_for_a_lost_database_however_long() -> None:
+    store = Store()
+    store.lost = True
+    tally = store.usage.tally("k", is_key=True)
+    for at in range(0, 600_000, 20_000):
+        tally.accept(NOW + at, "203.0.113.7", None)
+        tally.refuse(NOW + at, "RATE_LIMITED", str(at), None)
+        with pytest.raises(Unavailable):
+            await store.usage.flush(NOW + at)
+    store.lost = False
+    await store.usage.flush(NOW + 600_000)
+    # The counts are whole; of what happened, the last minute is told.
+    assert store.total() == {("k", "accepted"): 30, ("k", "RATE_LIMITED"): 30}
+    minute = sum(
+        (NOW + at) // 60_000 == (NOW + 580_000) // 60_000 for at in range(0, 600_000, 20_000)
+    )
+    assert store.batches[0].samples == [
+        sample(580_000, "RATE_LIMITED", minute, ip="580000"),
+        sample(580_000, n=minute, ip="203.0.113.7"),
+    ]
 
 
 async def test_several_tallies_of_one_key_are_added() -> None:
@@ -157,7 +200,7 @@ async def test_a_lost_database_loses_nothing_and_counts_nothing_twice() -> None:
         with pytest.raises(Unavailable):
             await store.usage.flush(NOW)
     key.accept(NOW + 9, "203.0.113.9", None)
-    key.refuse(NOW + 9, "RATE_LIMITED")
+    key.refuse(NOW + 9, "RATE_LIMITED", None, None)
     store.usage.tally("other", is_key=True).accept(NOW, None, None)
     with pytest.raises(Unavailable):
         await store.usage.flush(NOW + 9)

@@ -11,6 +11,7 @@ from keybearer.operations.declaration import Empty, Input
 from keybearer.operations.keyedits import UpdateKey
 from keybearer.operations.keyends import RevokeKey
 from keybearer.operations.keys import CreateKey, ListKeys
+from keybearer.operations.reports import AskDailyUsage
 from keybearer.operations.tokens import Login
 from keybearer.operations.verify import VerifyBatch, VerifyKey
 from keybearer.web.exchange import convert
@@ -34,6 +35,12 @@ def refused(value: object, type_: type[Any], *, strict: bool = True) -> tuple[st
     with pytest.raises(Failure) as failure:
         convert(value, type_, strict=strict)
     return failure.value.code, failure.value.message
+
+
+def test_a_query_with_a_field_too_often_is_told_how_often_it_may_stand() -> None:
+    asked = {"keyId": ["k"] * 101}
+    sentence = "keyId must be text of 1 to 64 characters, at most 100 times."
+    assert refused(asked, AskDailyUsage, strict=False) == ("VALIDATION_ERROR", sentence)
 
 
 @pytest.mark.parametrize(

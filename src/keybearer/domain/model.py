@@ -250,6 +250,25 @@ class Count(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     n: int
 
 
+_MINUTE_MS = 60_000
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The last of `n` requests of a key that had one outcome, in the minute of `at`."""
+
+    key_id: str
+    outcome: str
+    at: int
+    n: int
+    ip: str | None
+    user_agent: str | None
+
+    @property
+    def minute(self) -> int:
+        """Which minute it is, counted from the epoch."""
+        return self.at // _MINUTE_MS
+
+
 class LastUse(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The last accepted request of a key or session, `n` since the last flush."""
 

@@ -1,21 +1,24 @@
-"""What happened: usage of a key, and the caller's audit trail."""
+"""What happened: usage and activity of keys, and the caller's audit trail."""
 
 from typing import Annotated, Literal
 
 import msgspec
 
-from keybearer.adapters.sql import audit, usage
+from keybearer.adapters.sql import activity, audit, usage
 from keybearer.domain.errors import Failure
 from keybearer.domain.instants import iso
-from keybearer.domain.model import ANYONE, Count
+from keybearer.domain.model import ANYONE, Count, Sample
 from keybearer.domain.ports import Transaction
 from keybearer.operations.declaration import Access, Call, Input, Output, operation
 from keybearer.operations.ownership import named, own_key
 from keybearer.operations.wire import Id, Timestamp, read_instant
 
+TAG = "API keys"
 _HOUR_MS = 3_600_000
-_STEPS = {"hour": _HOUR_MS, "day": 24 * _HOUR_MS}
+_DAY_MS = 24 * _HOUR_MS
+_STEPS = {"hour": _HOUR_MS, "day": _DAY_MS}
 MAX_BUCKETS = 1_000
+MAX_KEYS = 100
 
 
 class AskUsage(Input, frozen=True, kw_only=True):
@@ -48,7 +51,7 @@ class UsageReport(Output, frozen=True, kw_only=True):
     buckets: list[UsageBucket]
 
 
-@operation("GET", "/api-key/usage", access=Access.OWNER, tag="API keys", management=True,
+@operation("GET", "/api-key/usage", access=Access.OWNER, tag=TAG, management=True,
            errors=("KEY_NOT_FOUND",))  # fmt: skip
 async def get_usage(call: Call, asked: AskUsage) -> UsageReport:
     """Counts the requests of a key, by hour or day (UTC) and outcome.
@@ -84,6 +87,106 @@ async def get_usage(call: Call, asked: AskUsage) -> UsageReport:
         interval=asked.interval,
         total=total,
         buckets=[UsageBucket(start=iso(start), counts=counts) for start, counts in buckets.items()],
+    )
+
+
+class AskDailyUsage(Input, frozen=True, kw_only=True):
+    """Whose usage, and of how many days up to today; `keyId` may stand up to 100 times."""
+
+    key_id: Annotated[tuple[Id, ...], msgspec.Meta(max_length=MAX_KEYS)] = ()
+    days: Annotated[int, msgspec.Meta(ge=1, le=90)] = 30
+
+
+class DailyUsage(Output, frozen=True, kw_only=True):
+    """For each key one number a day (UTC) from `since` on: `days` of them, the last is today's."""
+
+    since: Timestamp
+    days: int
+    keys: dict[str, list[int]]
+
+
+@operation("GET", "/api-key/daily-usage", access=Access.MANAGER, tag=TAG, management=True)
+async def daily_usage(call: Call, asked: AskDailyUsage) -> DailyUsage:
+    """Counts the requests of many keys by day, whatever their outcome: for small charts.
+
+    A key that is not the caller's is left out.
+    """
+    today = call.now - call.now % _DAY_MS
+    since = today - (asked.days - 1) * _DAY_MS
+    await call.app.verifier.usage.flush(call.now)
+
+    async def body(tx: Transaction) -> dict[str, dict[int, int]]:
+        return await usage.by_day(
+            tx,
+            asked.key_id,
+            owner_id=call.speaks_for,
+            since=since,
+            until=today + _DAY_MS,
+        )
+
+    counted = await call.app.database.read(body)
+    starts = range(since, today + 1, _DAY_MS)
+    return DailyUsage(
+        since=iso(since),
+        days=asked.days,
+        keys={id: [days.get(start, 0) for start in starts] for id, days in counted.items()},
+    )
+
+
+class AskActivity(Input, frozen=True, kw_only=True):
+    """What happened lately to which key; a key that asks about itself needs no id."""
+
+    key_id: Id | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 50
+
+
+class ActivityEvent(Output, frozen=True, kw_only=True):
+    """How many requests of one minute had one outcome, and when and whence the last of them came.
+
+    `outcome` is `accepted`, or the code of a refusal.
+    """
+
+    at: Timestamp
+    outcome: str
+    count: int
+    ip: str | None
+    user_agent: str | None
+
+
+class KeyActivity(Output, frozen=True, kw_only=True):
+    """What happened lately to a key, newest first."""
+
+    key_id: str
+    events: list[ActivityEvent]
+
+
+@operation("GET", "/api-key/activity", access=Access.OWNER, tag=TAG, management=True,
+           errors=("KEY_NOT_FOUND",))  # fmt: skip
+async def list_activity(call: Call, asked: AskActivity) -> KeyActivity:
+    """Tells what happened lately to a key: uses, and refusals with their reasons.
+
+    The requests of one minute that had the same outcome are one event. Of each outcome the last
+    hour in which the key was used is kept. With an API key as credential it tells of that key.
+    """
+    id = named(call, asked.key_id)
+    await call.app.verifier.usage.flush(call.now)
+
+    async def body(tx: Transaction) -> list[Sample]:
+        key = await own_key(call, tx, id)
+        return list(await activity.recent(tx, key.id, limit=asked.limit))
+
+    return KeyActivity(
+        key_id=id,
+        events=[
+            ActivityEvent(
+                at=iso(sample.at),
+                outcome=sample.outcome,
+                count=sample.n,
+                ip=sample.ip,
+                user_agent=sample.user_agent,
+            )
+            for sample in await call.app.database.read(body)
+        ],
     )
 
 
@@ -163,3 +266,6 @@ def audit_event(event: audit.Event) -> AuditEvent:
         request_id=event.request_id,
         details=event.details,
     )
+
+
+OF_KEYS = (get_usage, daily_usage, list_activity)

@@ -1,22 +1,29 @@
 """Who used what, and when: counted in memory, written in batches.
 
-A check adds to a `Tally` and nothing else. Every second, on reading, and at the end, `flush`
-takes what the tallies hold and writes it in one transaction; when that fails it is put back, so
-a lost database loses nothing. kill -9 loses the last second at the most.
+    check ──▶ Tally          every request adds to it, and to nothing else
+    flush ──▶ _Collected     every second, on reading, and at the end
+          ──▶ Batch          written in one transaction; a lost database loses nothing:
+                             what was collected waits for the next flush
+
+kill -9 loses the last second at the most.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
 
-from keybearer.domain.model import Count, Key, LastUse
+from keybearer.domain.model import Count, Key, LastUse, Sample
 
 FLUSH_MS = 1_000
 _HOUR_MS = 3_600_000
 
 ACCEPTED = "accepted"
+
+_Last = tuple[int, int, str | None, bytes | None]
+"""How many requests had one outcome, and when, whence and by what the last of them came."""
 
 
 class Tally:
@@ -49,7 +56,7 @@ class Tally:
         self.is_key = is_key
         self.dirty = False
         self.accepted = self.collected = self.written = 0
-        self.refused: dict[str, int] | None = None
+        self.refused: dict[str, _Last] | None = None
         self.last = 0
         self.ip: str | None = None
         self.user_agent: bytes | None = None
@@ -64,11 +71,12 @@ class Tally:
             self.dirty = True
             self._usage.dirty.append(self)
 
-    def refuse(self, now: int, code: str) -> None:
-        """Counts a refused request; the last use stays."""
+    def refuse(self, now: int, code: str, ip: str | None, user_agent: bytes | None) -> None:
+        """Counts a refused request, and keeps the last of each code; the last use stays."""
         if self.refused is None:
             self.refused = {}
-        self.refused[code] = self.refused.get(code, 0) + 1
+        n = self.refused[code][0] if code in self.refused else 0
+        self.refused[code] = (n + 1, now, ip, user_agent)
         if not self.dirty:
             self.dirty = True
             self._usage.dirty.append(self)
@@ -94,14 +102,63 @@ class Tally:
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """One flush: everything that is written together."""
+    """One flush: everything that is written together; sorted, so that two cannot deadlock."""
 
     counts: Sequence[Count]
     keys: Sequence[LastUse]
     sessions: Sequence[LastUse]
+    samples: Sequence[Sample]
 
 
 Write = Callable[[Batch], Awaitable[None]]
+
+
+class _Collected:
+    """What was taken from the tallies and is not written: the sum and the last of each."""
+
+    __slots__ = ("counts", "keys", "samples", "sessions")
+
+    def __init__(self) -> None:
+        self.counts: dict[tuple[str, int, str], int] = {}
+        self.keys: dict[str, LastUse] = {}
+        self.sessions: dict[str, LastUse] = {}
+        self.samples: dict[tuple[str, str], Sample] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.counts or self.sessions)  # whatever is a key's is counted
+
+    def count(self, key_id: str, hour: int, outcome: str, n: int) -> None:
+        name = (key_id, hour, outcome)
+        self.counts[name] = self.counts.get(name, 0) + n
+
+    def sample(self, later: Sample) -> None:
+        name = (later.key_id, later.outcome)
+        earlier = self.samples.get(name)
+        # However long the database is lost, one of each is kept: of the last minute.
+        same = earlier is not None and earlier.minute == later.minute
+        self.samples[name] = _together(earlier, later) if same else later
+
+    def add(self, later: "_Collected") -> None:
+        """Adds what was collected after it."""
+        for (key_id, hour, outcome), n in later.counts.items():
+            self.count(key_id, hour, outcome, n)
+        for id, use in later.keys.items():
+            self.keys[id] = _together(self.keys.get(id), use)
+        for id, use in later.sessions.items():
+            self.sessions[id] = _together(self.sessions.get(id), use)
+        for sample in later.samples.values():
+            self.sample(sample)
+
+    def batch(self) -> Batch:
+        return Batch(
+            counts=[
+                Count(key_id=key_id, hour=hour, outcome=outcome, n=n)
+                for (key_id, hour, outcome), n in sorted(self.counts.items())
+            ],
+            keys=_sorted(self.keys),
+            sessions=_sorted(self.sessions),
+            samples=_sorted(self.samples),
+        )
 
 
 class Usage:
@@ -123,9 +180,7 @@ class Usage:
         self.dirty: list[Tally] = []
         self.totals: dict[tuple[str, str], int] = {}
         self.written_at: int | None = None
-        self._pending: dict[tuple[str, int, str], int] = {}
-        self._last: dict[str, LastUse] = {}
-        self._seen: dict[str, LastUse] = {}
+        self._collected = _Collected()
         self._tallies: WeakValueDictionary[tuple[bool, str], Tally] = WeakValueDictionary()
         self._unwritten: set[Tally] = set()
         self._one_at_a_time = asyncio.Lock()
@@ -166,26 +221,17 @@ class Usage:
         async with self._one_at_a_time:
             self._next = None
             self._collect(now)
-            if self._pending or self._last or self._seen:
+            if self._collected:
                 await self._write_collected()
             self.written_at = now
 
     async def _write_collected(self) -> None:
-        pending, last, seen = self._pending, self._last, self._seen
-        self._pending, self._last, self._seen = {}, {}, {}
+        collected, self._collected = self._collected, _Collected()
         try:
-            await self._write(
-                Batch(
-                    counts=[
-                        Count(key_id=key_id, hour=hour, outcome=outcome, n=n)
-                        for (key_id, hour, outcome), n in sorted(pending.items())
-                    ],
-                    keys=[last[id] for id in sorted(last)],
-                    sessions=[seen[id] for id in sorted(seen)],
-                )
-            )
+            await self._write(collected.batch())
         except BaseException:
-            self._put_back(pending, last, seen)
+            collected.add(self._collected)
+            self._collected = collected
             raise
         for tally in self._unwritten:
             tally.written = tally.collected
@@ -198,48 +244,51 @@ class Usage:
             tally.dirty = False
             accepted, tally.accepted = tally.accepted, 0
             refused, tally.refused = tally.refused, None
-            kind = "key" if tally.is_key else "session"
-            for outcome, n in ((ACCEPTED, accepted), *(refused or {}).items()):
-                if not n:
-                    continue
-                self.totals[kind, outcome] = self.totals.get((kind, outcome), 0) + n
-                if tally.is_key:
-                    name = (tally.id, hour, outcome)
-                    self._pending[name] = self._pending.get(name, 0) + n
+            happened = refused or {}
             if accepted:
+                happened[ACCEPTED] = (accepted, tally.last, tally.ip, tally.user_agent)
                 tally.collected += accepted
                 self._unwritten.add(tally)
-                uses = self._last if tally.is_key else self._seen
-                use = LastUse(
-                    id=tally.id,
-                    at=tally.last,
-                    ip=tally.ip,
-                    user_agent=_text(tally.user_agent),
-                    n=accepted,
-                    limit_state=self._limit_state(tally.id) if tally.is_key else None,
+                self._collect_use(tally, accepted)
+            kind = "key" if tally.is_key else "session"
+            for outcome, (n, at, ip, agent) in happened.items():
+                self.totals[kind, outcome] = self.totals.get((kind, outcome), 0) + n
+                if not tally.is_key:
+                    continue
+                self._collected.count(tally.id, hour, outcome, n)
+                self._collected.sample(
+                    Sample(
+                        key_id=tally.id, outcome=outcome, at=at, n=n, ip=ip, user_agent=_text(agent)
+                    )
                 )
-                uses[tally.id] = _together(uses.get(tally.id), use)
 
-    def _put_back(
-        self,
-        pending: dict[tuple[str, int, str], int],
-        last: dict[str, LastUse],
-        seen: dict[str, LastUse],
-    ) -> None:
-        for name, n in pending.items():
-            self._pending[name] = self._pending.get(name, 0) + n
-        for uses, older in ((self._last, last), (self._seen, seen)):
-            for id, use in older.items():
-                later = uses.get(id)
-                uses[id] = use if later is None else _together(use, later)
+    def _collect_use(self, tally: Tally, n: int) -> None:
+        uses = self._collected.keys if tally.is_key else self._collected.sessions
+        use = LastUse(
+            id=tally.id,
+            at=tally.last,
+            ip=tally.ip,
+            user_agent=_text(tally.user_agent),
+            n=n,
+            limit_state=self._limit_state(tally.id) if tally.is_key else None,
+        )
+        uses[tally.id] = _together(uses.get(tally.id), use)
 
 
-def _together(earlier: LastUse | None, later: LastUse) -> LastUse:
-    """One use out of two that were collected in this order; a clock may have been set back."""
+N = TypeVar("N", str, bytes, tuple[str, str])
+U = TypeVar("U", LastUse, Sample)
+
+
+def _together(earlier: U | None, later: U) -> U:
+    """One out of two that were collected in this order: all of both, and the newest of them."""
     if earlier is None:
         return later
     newer = later if later.at >= earlier.at else earlier
-    return msgspec.structs.replace(newer, n=earlier.n + later.n, limit_state=later.limit_state)
+    return msgspec.structs.replace(newer, n=earlier.n + later.n)
+
+
+def _sorted(named: Mapping[N, U]) -> list[U]:
+    return [named[name] for name in sorted(named)]
 
 
 def _text(user_agent: bytes | None) -> str | None:

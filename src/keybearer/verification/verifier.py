@@ -192,7 +192,7 @@ class Verifier:
         if refusal is None and charge and grant.limit is not None:
             refusal = self._take(grant, now, 1)
         if refusal is not None:
-            entry.tally.refuse(now, refusal.code)
+            entry.tally.refuse(now, refusal.code, ip, presented.user_agent)
             return refusal
         if charge or grant.session_id is not None:
             entry.tally.accept(now, ip, presented.user_agent)
@@ -230,7 +230,7 @@ class Verifier:
             elif grant.limit is not None:
                 refusal = self._take(grant, now, charge)
         if refusal is not None:
-            entry.tally.refuse(now, refusal.code)
+            entry.tally.refuse(now, refusal.code, ip, presented.user_agent)
             return refusal
         if charge or grant.session_id is not None:
             # Whoever looks at the own keys uses the login, though it costs nothing.

@@ -26,6 +26,7 @@ log = logging.getLogger("keybearer.web")
 
 MAX_BODY = 65_536
 MAX_QUERY = 8_192
+MAX_FIELDS = 128
 MAX_DEPTH = 20
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -199,7 +200,7 @@ def read_query(scope: Scope, several: frozenset[str]) -> dict[str, object]:
 def _pairs(raw: bytes) -> list[tuple[str, str]]:
     """The fields of a query or form; ValueError for what is not UTF-8, for NUL, for too many."""
     pairs = parse_qsl(
-        raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=50
+        raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS
     )
     if any("\0" in name or "\0" in value for name, value in pairs):
         raise ValueError("NUL")

@@ -113,9 +113,10 @@ def _words(info: inspect.Type, *, texts: bool) -> str:
             return f"text{_counted(least, most, 'character')}"
         case inspect.ListType(item_type=item, min_length=least, max_length=most):
             return f"a list{_counted(least, most, 'item')} (each {_words(item, texts=texts)})"
-        case inspect.VarTupleType(item_type=item):
+        case inspect.VarTupleType(item_type=item, max_length=most):
             each = _words(item, texts=texts)
-            return each if texts else f"a list (each {each})"
+            times = "" if most is None else f", at most {most} times"
+            return f"{each}{times}" if texts else f"a list (each {each})"
         case inspect.DictType(value_type=value):
             return f"an object (each value {_words(value, texts=texts)})"
         case inspect.StructType():

@@ -18,7 +18,7 @@ from sqlalchemy import (
     update,
 )
 
-from keybearer.adapters.sql.tables import api_key_secrets, api_keys, usage, users
+from keybearer.adapters.sql.tables import activity, api_key_secrets, api_keys, usage, users
 from keybearer.domain.model import EXPIRING_MS, Key, Status
 from keybearer.domain.permissions import parse, to_wire
 from keybearer.domain.ports import Row, Transaction
@@ -163,6 +163,7 @@ _FORGET_REPLACED = delete(api_key_secrets).where(
     api_key_secrets.c.usable_until < bindparam("before")
 )
 _FORGET_USAGE = delete(usage).where(usage.c.key_id.in_(bindparam("ids", expanding=True)))
+_FORGET_ACTIVITY = delete(activity).where(activity.c.key_id.in_(bindparam("ids", expanding=True)))
 _FORGET = delete(api_keys).where(api_keys.c.id.in_(bindparam("ids", expanding=True)))
 _ENDED = (
     select(api_keys.c.id)
@@ -330,6 +331,7 @@ async def forget_ended(tx: Transaction, *, before: int, limit: int = 500) -> int
     if ids:
         await tx.run(_FORGET_SECRETS, ids=ids)
         await tx.run(_FORGET_USAGE, ids=ids)
+        await tx.run(_FORGET_ACTIVITY, ids=ids)
         await tx.run(_FORGET, ids=ids)
     return len(ids)
 

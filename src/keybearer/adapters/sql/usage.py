@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Text, bindparam, case, func, or_, select, update
+from sqlalchemy import Text, and_, bindparam, case, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -56,6 +56,31 @@ _REPORT = (
     )
     .order_by(usage.c.hour, usage.c.outcome)
 )
+# Keys without a count come too, with no day: so one statement also tells whose keys they are.
+_DAY_MS = 86_400_000
+_OWNER = bindparam("of_owner", type_=Text)
+_BY_DAY = (
+    select(
+        api_keys.c.id,
+        (usage.c.hour - usage.c.hour % _DAY_MS).label("day"),
+        func.sum(usage.c.n).label("n"),
+    )
+    .select_from(
+        api_keys.outerjoin(
+            usage,
+            and_(
+                usage.c.key_id == api_keys.c.id,
+                usage.c.hour >= bindparam("since"),
+                usage.c.hour < bindparam("until"),
+            ),
+        )
+    )
+    .where(
+        api_keys.c.id.in_(bindparam("ids", expanding=True)),
+        or_(_OWNER.is_(None), api_keys.c.owner_id == _OWNER),
+    )
+    .group_by(api_keys.c.id, "day")
+)
 
 
 async def add(tx: Transaction, counts: Sequence[Count], *, dialect: str) -> None:
@@ -92,3 +117,15 @@ async def report(tx: Transaction, key_id: str, *, since: int, until: int) -> Seq
     """The counts of one key, by hour and outcome."""
     rows = await tx.all(_REPORT, key_id=key_id, since=since, until=until)
     return [Count(key_id=key_id, hour=row.hour, outcome=row.outcome, n=row.n) for row in rows]
+
+
+async def by_day(
+    tx: Transaction, ids: Sequence[str], *, owner_id: str | None, since: int, until: int
+) -> dict[str, dict[int, int]]:
+    """All requests of an owner's keys by day (UTC, its first millisecond); None means anyone's."""
+    rows = await tx.all(_BY_DAY, ids=list(ids), of_owner=owner_id, since=since, until=until)
+    counted: dict[str, dict[int, int]] = {row.id: {} for row in rows}
+    for row in rows:
+        if row.day is not None:
+            counted[row.id][row.day] = int(row.n)
+    return counted
