@@ -16,6 +16,7 @@ from keybearer.operations import (
     people,
     recovery,
     reports,
+    rotation,
     service_tokens,
     sessions,
     tokens,
@@ -159,6 +160,10 @@ class Api:
         self.revoke_api_key = Bound(running, keyends.revoke_api_key)
         self.revoke_self = Bound(running, keyends.revoke_self)
         self.rotate_api_key = Bound(running, keyends.rotate_api_key)
+        self.get_rotation = Bound(running, rotation.get_rotation)
+        self.finish_rotation = Bound(running, rotation.finish_rotation)
+        self.extend_rotation = Bound(running, rotation.extend_rotation)
+        self.cancel_rotation = Bound(running, rotation.cancel_rotation)
         self.verify_api_key = Bound(running, verify.verify_api_key)
         self.verify_api_keys = Bound(running, verify.verify_api_keys)
         self.get_usage = Bound(running, reports.get_usage)

@@ -7,11 +7,13 @@ from keybearer.operations.keys import CreateKey, GetKey, ListKeys
 from keybearer.operations.links import OpenLink
 from keybearer.operations.recovery import AskForReset, ChangePassword, ResetPassword
 from keybearer.operations.reports import AskActivity, AskAudit, AskDailyUsage, AskUsage
+from keybearer.operations.rotation import AboutRotation, ExtendRotation
 from keybearer.operations.sessions import AskSession, RevokeSession, SignIn, SignOut
 from keybearer.operations.tokens import AboutToken, Login, Logout, Refresh, RevokeToken
 from keybearer.operations.verify import VerifyBatch, VerifyKey
 
 __all__ = [
+    "AboutRotation",
     "AboutToken",
     "AskActivity",
     "AskAudit",
@@ -24,6 +26,7 @@ __all__ = [
     "ConfirmLink",
     "CreateKey",
     "DeleteUser",
+    "ExtendRotation",
     "GetKey",
     "ListKeys",
     "Login",

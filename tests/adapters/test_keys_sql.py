@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from keybearer.adapters.sql import activity, keys, usage
+from keybearer.adapters.sql import activity, keys, keysecrets, usage
 from keybearer.adapters.sql.database import open_database
 from keybearer.adapters.sql.postgres import PostgresDatabase
 from keybearer.adapters.sql.sqlite import SqliteDatabase
@@ -78,9 +78,9 @@ async def add(database: AnyDatabase, *new: Key, replaced_until: int | None = Non
             digest = key.id.encode()
             await keys.add(tx, key, digest=digest, pepper_id="p", idempotency=None)
             if replaced_until is not None:
-                await keys.end_secrets(tx, key.id, until=replaced_until)
-                await keys.add_secret(
-                    tx, key.id, digest=digest + b"+", pepper_id="p", now=key.created_at
+                await keysecrets.end(tx, key.id, until=replaced_until)
+                await keysecrets.add(
+                    tx, key.id, digest=digest + b"+", pepper_id="p", start="s", now=key.created_at
                 )
 
     await database.write(body)
@@ -378,7 +378,7 @@ async def test_an_end_of_a_secret_is_never_put_off(database: AnyDatabase) -> Non
     await add(database, key)
 
     async def end(until: int) -> None:
-        await database.write(lambda tx: keys.end_secrets(tx, key.id, until=until))
+        await database.write(lambda tx: keysecrets.end(tx, key.id, until=until))
 
     for until in (NOW + 100, NOW + 500, NOW + 50):
         await end(until)
@@ -393,7 +393,7 @@ async def test_a_secret_is_found_by_any_digest_and_moves_to_the_newest(
     key = key_of()
     await add(database, key)
     old, new = key.id.encode(), b"new digest"
-    await database.write(lambda tx: keys.redigest(tx, old=old, new=new, pepper_id="q"))
+    await database.write(lambda tx: keysecrets.redigest(tx, old=old, new=new, pepper_id="q"))
 
     async def found(*digests: bytes) -> Key | None:
         pair = await database.read(lambda tx: keys.by_digest(tx, digests, now=NOW))

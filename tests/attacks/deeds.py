@@ -132,6 +132,24 @@ async def _rotate_key(town: Town) -> Done:
     return post(town, "/api-key/rotate", town.t1, keyId=town.k1["id"], gracePeriod=60)
 
 
+async def _rotating(town: Town, deed: str, **asked: object) -> Done:
+    made = await make_key(town.client, town.t1, name="rotating")
+    await town.post("/api-key/rotate", town.t1, keyId=made["id"])
+    return post(town, f"/api-key/rotation/{deed}", town.t1, keyId=made["id"], **asked)
+
+
+async def _finish_rotation(town: Town) -> Done:
+    return await _rotating(town, "finish")
+
+
+async def _extend_rotation(town: Town) -> Done:
+    return await _rotating(town, "extend", gracePeriod=None)
+
+
+async def _cancel_rotation(town: Town) -> Done:
+    return await _rotating(town, "cancel")
+
+
 async def _revoke_key(town: Town) -> Done:
     made = await make_key(town.client, town.t1, name="short-lived")
     return post(town, "/api-key/delete", town.t1, keyId=made["id"])
@@ -215,6 +233,9 @@ DEEDS = {
     "disable a key": Deed(("key.updated",), _disable_key),
     "enable a key": Deed(("key.updated",), _enable_key),
     "rotate a key": Deed(("key.rotated",), _rotate_key),
+    "finish a rotation": Deed(("key.rotation_finished",), _finish_rotation),
+    "extend a rotation": Deed(("key.rotation_extended",), _extend_rotation),
+    "cancel a rotation": Deed(("key.rotation_cancelled",), _cancel_rotation),
     "revoke a key": Deed(("key.revoked",), _revoke_key),
     "a key revokes itself": Deed(("key.revoked",), _revoke_itself, actor="key"),
     "reuse a refresh token": Deed(("session.ended", "refresh.reuse"), _reuse, actor="anonymous",

@@ -25,7 +25,17 @@ ABOUT_A_KEY = [
     ("POST", "/api-key/rotate", "keyId"),
     ("GET", "/api-key/get", "id"),
     ("GET", "/api-key/usage", "keyId"),
+    ("GET", "/api-key/activity", "keyId"),
+    ("GET", "/api-key/rotation", "keyId"),
+    ("POST", "/api-key/rotation/finish", "keyId"),
+    ("POST", "/api-key/rotation/extend", "keyId"),
+    ("POST", "/api-key/rotation/cancel", "keyId"),
 ]
+MORE: dict[str, dict[str, str | None]] = {
+    "/api-key/update": {"name": "pwn"},
+    "/api-key/rotation/extend": {"gracePeriod": None},
+}
+"""What some of them need beside the id."""
 
 
 async def about(
@@ -35,7 +45,7 @@ async def about(
     method, path, field = endpoint
     if method == "GET":
         return await town.client.get(API + path, params={field: id}, headers=headers)
-    json = {field: id} | ({"name": "pwn"} if path.endswith("update") else {})
+    json = {field: id, **MORE.get(path, {})}
     return await town.client.request(method, API + path, json=json, headers=headers)
 
 
@@ -76,6 +86,20 @@ async def test_a064_another_users_key_cannot_be_changed(town: Town) -> None:
     assert {event.owner_id for event in await town.events("key.updated")} == set()
 
 
+@pytest.mark.parametrize("deed", ["finish", "extend", "cancel"])
+async def test_a064_another_users_rotation_cannot_be_changed(town: Town, deed: str) -> None:
+    rotated = await town.post("/api-key/rotate", town.t2, keyId=town.k2["id"], gracePeriod=60)
+    seen = await town.get("/api-key/rotation", town.t2, keyId=town.k2["id"])
+    path = f"/api-key/rotation/{deed}"
+    answer = await about(town, ("POST", path, "keyId"), town.k2["id"], town.t1)
+    assert is_problem(answer, 404, "KEY_NOT_FOUND")
+    after = await town.get("/api-key/rotation", town.t2, keyId=town.k2["id"])
+    assert after.json() == seen.json()
+    assert await town.works(town.k2["key"])
+    assert await town.works(rotated.json()["key"])
+    assert await town.events("key.rotation_" + {"cancel": "cancelled"}.get(deed, f"{deed}ed")) == []
+
+
 @pytest.mark.parametrize("endpoint", ABOUT_A_KEY)
 async def test_a069_no_answer_tells_whose_or_whether(
     town: Town, clock: StandingClock, endpoint: tuple[str, str, str]
@@ -96,10 +120,20 @@ async def test_a069_no_answer_tells_whose_or_whether(
 
 
 async def test_a066_another_users_key_cannot_be_looked_at(town: Town) -> None:
-    for path, field in (("/api-key/get", "id"), ("/api-key/usage", "keyId")):
-        answer = await about(town, ("GET", path, field), town.k2["id"], town.t1)
-        assert is_problem(answer, 404, "KEY_NOT_FOUND")
-        assert "k2" not in answer.text
+    for endpoint in ABOUT_A_KEY:
+        if endpoint[0] == "GET":
+            answer = await about(town, endpoint, town.k2["id"], town.t1)
+            assert is_problem(answer, 404, "KEY_NOT_FOUND")
+            assert "k2" not in answer.text
+
+
+async def test_a066_another_users_days_are_as_those_of_no_key(town: Town) -> None:
+    ids = [town.k1["id"], town.k2["id"], NOBODYS]
+    told = await town.get("/api-key/daily-usage", town.t1, keyId=ids)
+    assert list(told.json()["keys"]) == [town.k1["id"]]
+    other = await town.get("/api-key/daily-usage", town.t1, keyId=town.k2["id"])
+    nobodys = await town.get("/api-key/daily-usage", town.t1, keyId=NOBODYS)
+    assert (other.status_code, other.json()) == (200, nobodys.json())
 
 
 async def test_a066_another_users_trail_is_empty(town: Town) -> None:
@@ -132,9 +166,10 @@ async def test_a067_search_is_text_not_a_pattern(town: Town) -> None:
 
 async def test_a070_a_malformed_id_touches_nothing(town: Town) -> None:
     odd: list[object] = [1, ["a", "b"], {"$ne": None}, None, True, "", "x" * 65]
-    for path in ("/api-key/update", "/api-key/delete", "/api-key/rotate"):
+    for path in {path for method, path, _ in ABOUT_A_KEY if method == "POST"}:
         for value in odd:
-            assert is_problem(await town.post(path, town.t1, keyId=value), 400), (path, value)
+            answer = await town.post(path, town.t1, keyId=value, **MORE.get(path, {}))
+            assert is_problem(answer, 400), (path, value)
     assert await town.works(town.k1["key"])
     assert await town.works(town.k2["key"])
 

@@ -234,6 +234,30 @@ async def test_a088_a_replaced_secret_ends_with_its_grace_and_cannot_rotate(
     assert len(await town.events("key.rotated")) == 1
 
 
+async def test_a088_what_a_rotation_ends_is_refused_when_it_has_answered(town: Town) -> None:
+    for deed, ended in (("finish", 0), ("cancel", 1)):
+        made = await make_key(town.client, town.t1)
+        asked = {"keyId": made["id"], "gracePeriod": None}
+        rotated = (await town.post("/api-key/rotate", town.t1, **asked)).json()
+        secrets = [made["key"], rotated["key"]]
+        for secret in secrets:
+            assert await town.works(secret)  # and so it is cached
+        answer = await town.post(f"/api-key/rotation/{deed}", town.t1, keyId=made["id"])
+        assert answer.status_code == 200, answer.text
+        assert not await town.works(secrets[ended])
+        assert await town.works(secrets[1 - ended])
+
+
+async def test_a088_a_rotation_that_is_sent_again_ends_no_secret(town: Town) -> None:
+    asked = {"keyId": town.k1["id"], "replaces": town.k1["start"], "gracePeriod": 60}
+    new = (await town.post("/api-key/rotate", town.t1, **asked)).json()["key"]
+    again = await town.post("/api-key/rotate", town.t1, **asked)
+    assert is_problem(again, 409, "KEY_ALREADY_ROTATED")
+    assert await town.works(town.k1["key"])
+    assert await town.works(new)
+    assert len(await town.events("key.rotated")) == 1
+
+
 async def test_a090_logging_out_leaves_keys_alone(town: Town) -> None:
     assert (await town.post("/logout", town.t1)).status_code == 200
     assert is_problem(await town.get("/api-key/list", town.t1), 401, "SESSION_ENDED")

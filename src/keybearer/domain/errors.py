@@ -103,6 +103,10 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
             405, "Method not allowed", "Use a method of the Allow header."
         ),
         "USER_ALREADY_EXISTS": Problem(409, "Conflict", "A user with this address exists."),
+        "KEY_ALREADY_ROTATED": Problem(
+            409, "Conflict", "The key has another secret by now: it was rotated."
+        ),
+        "KEY_NOT_ROTATING": Problem(409, "Conflict", "The key is not being rotated."),
         "IDEMPOTENCY_KEY_REUSED": Problem(
             422, "Idempotency-Key reused", "This Idempotency-Key was sent with another request."
         ),

@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from keybearer.domain.errors import PROBLEMS, Failure
+from keybearer.domain.instants import MAX_INSTANT
 from keybearer.domain.networks import AllowList
 
 Kind = Literal["key", "session", "access", "service", "operator"]
@@ -216,6 +217,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     last_used_user_agent: str | None
     request_count: int
     rotating_until: int | None = None
+    """When the last of the replaced secrets ends that still work; None while there is none."""
 
     def status(self, now: int) -> Status:
         """The word for its state; the gravest that applies."""
@@ -230,6 +232,32 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
         if self.expires_at is not None and self.expires_at - now < EXPIRING_MS:
             return "expiring"
         return "active"
+
+
+UNTIL_FINISHED = MAX_INSTANT
+"""The `usable_until` of a replaced secret that goes on until somebody finishes the rotation.
+
+An instant, so that it compares as any other; it is never shown.
+"""
+
+
+class KeySecret(msgspec.Struct, frozen=True, kw_only=True):
+    """One secret of a key, as far as it is known: the secret itself is not in it.
+
+    `usable_until` is None for the current one. Uses are counted while the key rotates; `start` is
+    None for one that was replaced before it was kept.
+    """
+
+    digest: bytes
+    start: str | None
+    created_at: int
+    usable_until: int | None
+    last_used_at: int | None
+    last_used_ip: str | None
+    request_count: int
+
+    def __repr__(self) -> str:
+        return f"KeySecret(start={self.start!r}, usable_until={self.usable_until!r})"
 
 
 class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):

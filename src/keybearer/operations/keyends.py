@@ -5,13 +5,14 @@ from typing import Annotated
 import msgspec
 
 from keybearer.adapters.sql import keys as sql
+from keybearer.adapters.sql import keysecrets
 from keybearer.domain.credentials import Secret, mint, start_of
 from keybearer.domain.errors import Failure
 from keybearer.domain.model import ANYONE, Key, RequestFacts, Session
 from keybearer.domain.ports import Transaction
 from keybearer.operations.app import App, record
 from keybearer.operations.declaration import Access, Call, Empty, Input, operation
-from keybearer.operations.keyrules import MAX_GRACE_SECONDS
+from keybearer.operations.keyrules import Grace, grace_end
 from keybearer.operations.keywire import CreatedApiKey, Revoked, created
 from keybearer.operations.ownership import named, own_key
 from keybearer.operations.users import revoke_keys
@@ -31,10 +32,15 @@ class RevokeKey(Input, frozen=True, kw_only=True):
 
 
 class RotateKey(Input, frozen=True, kw_only=True):
-    """Which key to give a new secret, and for how many seconds the old one goes on."""
+    """Which key to give a new secret, and for how many seconds the old one goes on.
+
+    `gracePeriod: null` means until somebody finishes the rotation. `replaces` is the `start` of
+    the secret that shall be replaced.
+    """
 
     key_id: Id | None = None
-    grace_period: Annotated[int, msgspec.Meta(ge=0, le=MAX_GRACE_SECONDS)] = DAY_SECONDS
+    grace_period: Grace = DAY_SECONDS
+    replaces: Annotated[str, msgspec.Meta(max_length=64)] | None = None
 
 
 @operation("DELETE", "/api-key/revoke", access=Access.MANAGER, tag=TAG, management=True,
@@ -79,14 +85,15 @@ async def _revoke(call: Call, id: str, reason: str | None) -> Revoked:
 
 
 @operation("POST", "/api-key/rotate", access=Access.OWNER, tag=TAG, management=True, secret=True,
-           errors=("KEY_NOT_FOUND", "KEY_NOT_ROTATABLE"))  # fmt: skip
+           errors=("KEY_NOT_FOUND", "KEY_NOT_ROTATABLE", "KEY_ALREADY_ROTATED"))  # fmt: skip
 async def rotate_api_key(call: Call, asked: RotateKey) -> CreatedApiKey:
     """Gives a key a new secret; the old one works until the grace period ends.
 
     The key keeps its id, limits, quota and history. `gracePeriod` is in seconds, a day unless
-    given; 0 ends the old secret at once. Of earlier ones that still work, one goes on; the others
-    end. A key may rotate itself, but not with a secret that was
-    itself replaced.
+    given; 0 ends the old secret at once, and null lets it go on until somebody finishes the
+    rotation. Of earlier ones that still work, one goes on; the others end. With `replaces` a
+    request that is sent twice rotates once: the second is 409 `KEY_ALREADY_ROTATED`. A key may
+    rotate itself, but not with a secret that was itself replaced.
     """
     id = named(call, asked.key_id)
     if call.session.replaced:
@@ -96,17 +103,22 @@ async def rotate_api_key(call: Call, asked: RotateKey) -> CreatedApiKey:
         key = await own_key(call, tx, id, lock=True)
         if key.status(call.now) in ("revoked", "expired"):
             raise Failure("KEY_NOT_ROTATABLE")
+        if asked.replaces not in (None, key.start):
+            raise Failure("KEY_ALREADY_ROTATED")
         secret = mint(key.prefix, call.app.entropy)
-        await sql.end_secrets(tx, key.id, until=call.now + asked.grace_period * 1000)
-        await sql.end_older_secrets(tx, key.id, kept=_EARLIER_SECRETS, now=call.now)
-        await sql.add_secret(
+        start = start_of(secret, key.prefix)
+        await keysecrets.end(tx, key.id, until=grace_end(call.now, asked.grace_period))
+        await keysecrets.end_older(tx, key.id, kept=_EARLIER_SECRETS, now=call.now)
+        await keysecrets.count_anew(tx, key.id)
+        await keysecrets.add(
             tx,
             key.id,
             digest=call.app.ring.digest(secret.reveal().encode()),
             pepper_id=call.app.ring.newest.id,
+            start=start,
             now=call.now,
         )
-        await sql.save(tx, key.id, {"start": start_of(secret, key.prefix), "updated_at": call.now})
+        await sql.save(tx, key.id, {"start": start, "updated_at": call.now})
         await record(
             call, tx, "key.rotated", owner_id=key.owner_id, target_id=key.id,
             gracePeriod=asked.grace_period,

@@ -7,7 +7,7 @@ from msgspec import UNSET, UnsetType
 
 from keybearer.domain.errors import Failure
 from keybearer.domain.limits import MAX_AMOUNT
-from keybearer.domain.model import RateLimit
+from keybearer.domain.model import UNTIL_FINISHED, RateLimit
 from keybearer.domain.networks import parse_allow_list
 from keybearer.domain.permissions import missing, parse
 from keybearer.operations.declaration import Call
@@ -49,6 +49,9 @@ MAX_DESCRIPTION = 500
 MAX_METADATA_BYTES = 4_096
 MAX_METADATA_DEPTH = 5
 MAX_GRACE_SECONDS = 30 * 86_400
+
+Grace = Annotated[int, msgspec.Meta(ge=0, le=MAX_GRACE_SECONDS)] | None
+"""For how many seconds a replaced secret goes on; None: until somebody finishes the rotation."""
 
 
 T = TypeVar("T")
@@ -210,3 +213,8 @@ def expiry(
             f"The key may live {settings.key_max_lifetime // 86_400_000} days at most.",
         )
     return ends
+
+
+def grace_end(now: int, grace: Grace) -> int:
+    """When a replaced secret ends that gets this grace now."""
+    return UNTIL_FINISHED if grace is None else now + grace * 1000

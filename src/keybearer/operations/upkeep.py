@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from keybearer.adapters.sql import accounts, keys, sessions
+from keybearer.adapters.sql import accounts, keys, keysecrets, sessions
 from keybearer.domain.model import ANYONE, RequestFacts, Session
 from keybearer.domain.ports import Transaction
 from keybearer.operations import outbox
@@ -19,7 +19,7 @@ async def forget_ended(app: App) -> int:
     now = app.clock.now()
     forgotten = await outbox.sweep(app)
     forgotten += await app.database.write(partial(accounts.sweep, now=now))
-    replaced = partial(keys.forget_replaced, before=now - app.settings.key_retention)
+    replaced = partial(keysecrets.forget_replaced, before=now - app.settings.key_retention)
     forgotten += await app.database.write(replaced)
     for forget, kept_ms in (
         (keys.forget_ended, app.settings.key_retention),

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from keybearer.adapters.sql import accounts, keys, service_tokens, sessions
+from keybearer.adapters.sql import accounts, keys, keysecrets, service_tokens, sessions
 from keybearer.domain.credentials import PepperRing, service_token_hash
 from keybearer.domain.model import Grant, Key, OwnerState, RateLimit, Refusal, Role
 from keybearer.domain.networks import compile_allow_list
@@ -166,6 +166,6 @@ class StoredGrants:
 
     async def _redigest(self, old: bytes, new: bytes) -> None:
         async def body(tx: Transaction) -> None:
-            await keys.redigest(tx, old=old, new=new, pepper_id=self._ring.newest.id)
+            await keysecrets.redigest(tx, old=old, new=new, pepper_id=self._ring.newest.id)
 
         await self._database.write(body)

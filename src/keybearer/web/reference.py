@@ -34,6 +34,7 @@ _MORE: Mapping[str, Mapping[str, object]] = {
     "createApiKey": {"name": "CI", "expiresIn": 7_776_000},
     "updateApiKey": {"enabled": False},
     "rotateApiKey": {"gracePeriod": 3_600},
+    "extendRotation": {"gracePeriod": 86_400},
     "verifyApiKey": {"permissions": {"files": ["read"]}, "ip": "203.0.113.7"},
 }
 _CREDENTIALS: Mapping[str, str] = {

@@ -1,4 +1,4 @@
-"""API keys and their secrets: one statement for each question."""
+"""API keys: one statement for each question."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,6 +18,7 @@ from sqlalchemy import (
     update,
 )
 
+from keybearer.adapters.sql import keysecrets
 from keybearer.adapters.sql.tables import activity, api_key_secrets, api_keys, usage, users
 from keybearer.domain.model import EXPIRING_MS, Key, Status
 from keybearer.domain.permissions import parse, to_wire
@@ -44,7 +45,6 @@ SORTABLE: Mapping[str, Any] = {
 """What a list may be sorted by: wire names to columns."""
 
 _INSERT = insert(api_keys)
-_INSERT_SECRET = insert(api_key_secrets)
 _BY_ID = _RECORD.where(api_keys.c.id == bindparam("id"))
 _BY_ID_LOCKED = _BY_ID.with_for_update(of=api_keys)
 _BY_IDEMPOTENCY = _RECORD.where(api_keys.c.idempotency.in_(bindparam("digests", expanding=True)))
@@ -75,37 +75,6 @@ _REVOKE_OWNERS = (
         updated_at=bindparam("revoked_at"),
     )
     .returning(api_keys.c.id)
-)
-_END_SECRETS = (
-    update(api_key_secrets)
-    .where(
-        api_key_secrets.c.key_id == bindparam("of_key"),
-        or_(
-            api_key_secrets.c.usable_until.is_(None),
-            api_key_secrets.c.usable_until > bindparam("until"),
-        ),
-    )
-    .values(usable_until=bindparam("until"))
-)
-_KEPT = (
-    select(_others.c.digest)
-    .where(_others.c.key_id == bindparam("of_key"))
-    .order_by(_others.c.created_at.desc(), _others.c.usable_until.desc().nulls_first())
-    .limit(bindparam("kept"))
-)
-_END_OLDER = (
-    update(api_key_secrets)
-    .where(
-        api_key_secrets.c.key_id == bindparam("of_key"),
-        api_key_secrets.c.usable_until > bindparam("now"),
-        api_key_secrets.c.digest.not_in(_KEPT),
-    )
-    .values(usable_until=bindparam("now"))
-)
-_REDIGEST = (
-    update(api_key_secrets)
-    .where(api_key_secrets.c.digest == bindparam("old"))
-    .values(digest=bindparam("new"), pepper_id=bindparam("new_pepper"))
 )
 _GRANT = (
     select(
@@ -159,9 +128,6 @@ _CONSUME = (
 _FORGET_SECRETS = delete(api_key_secrets).where(
     api_key_secrets.c.key_id.in_(bindparam("ids", expanding=True))
 )
-_FORGET_REPLACED = delete(api_key_secrets).where(
-    api_key_secrets.c.usable_until < bindparam("before")
-)
 _FORGET_USAGE = delete(usage).where(usage.c.key_id.in_(bindparam("ids", expanding=True)))
 _FORGET_ACTIVITY = delete(activity).where(activity.c.key_id.in_(bindparam("ids", expanding=True)))
 _FORGET = delete(api_keys).where(api_keys.c.id.in_(bindparam("ids", expanding=True)))
@@ -193,31 +159,9 @@ async def add(
             asked.
     """
     await tx.run(_INSERT, **_columns(key), idempotency=idempotency, idempotent_request=request)
-    await add_secret(tx, key.id, digest=digest, pepper_id=pepper_id, now=key.created_at)
-
-
-async def add_secret(
-    tx: Transaction, key_id: str, *, digest: bytes, pepper_id: str, now: int
-) -> None:
-    """Gives a key one more secret."""
-    await tx.run(
-        _INSERT_SECRET,
-        digest=digest,
-        key_id=key_id,
-        pepper_id=pepper_id,
-        created_at=now,
-        usable_until=None,
+    await keysecrets.add(
+        tx, key.id, digest=digest, pepper_id=pepper_id, start=key.start, now=key.created_at
     )
-
-
-async def end_secrets(tx: Transaction, key_id: str, *, until: int) -> None:
-    """Lets every secret that a key has now end at `until`, or sooner where it does already."""
-    await tx.run(_END_SECRETS, of_key=key_id, until=until)
-
-
-async def end_older_secrets(tx: Transaction, key_id: str, *, kept: int, now: int) -> None:
-    """Ends at once what works of a key beyond its `kept` newest secrets."""
-    await tx.run(_END_OLDER, of_key=key_id, kept=kept, now=now)
 
 
 async def by_id(tx: Transaction, id: str, *, now: int, lock: bool = False) -> Key | None:
@@ -311,11 +255,6 @@ async def by_digest(
     return None if row is None else (_key(row), row)
 
 
-async def redigest(tx: Transaction, *, old: bytes, new: bytes, pepper_id: str) -> None:
-    """Moves a secret to the newest pepper."""
-    await tx.run(_REDIGEST, old=old, new=new, new_pepper=pepper_id)
-
-
 async def consume(tx: Transaction, id: str, *, cost: int, now: int) -> int | None:
     """Takes from a key's quota, refilled first when that is due, and gives what is left.
 
@@ -334,11 +273,6 @@ async def forget_ended(tx: Transaction, *, before: int, limit: int = 500) -> int
         await tx.run(_FORGET_ACTIVITY, ids=ids)
         await tx.run(_FORGET, ids=ids)
     return len(ids)
-
-
-async def forget_replaced(tx: Transaction, *, before: int) -> int:
-    """Deletes secrets that were replaced and ended before an instant, and gives how many."""
-    return await tx.run(_FORGET_REPLACED, before=before)
 
 
 def _has_status(status: Status, now: int) -> ColumnElement[bool]:

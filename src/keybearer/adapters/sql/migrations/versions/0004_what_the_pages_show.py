@@ -19,6 +19,11 @@ def upgrade() -> None:
         sa.Column("request_count", sa.BigInteger(), server_default="0", nullable=False),
     ):
         op.add_column("api_key_secrets", column)
+    # Of the secrets that were replaced before, nobody knows how they began.
+    op.execute(
+        "UPDATE api_key_secrets SET start = (SELECT api_keys.start FROM api_keys "
+        "WHERE api_keys.id = api_key_secrets.key_id) WHERE usable_until IS NULL"
+    )
     op.create_table(
         "activity",
         sa.Column("key_id", sa.Text(), nullable=False),
