@@ -226,7 +226,7 @@ class Auth:
         async def write_usage(batch: Batch) -> None:
             async def body(tx: Transaction) -> None:
                 await sql_usage.add(tx, batch.counts, dialect=dialect)
-                await sql_usage.touch(tx, batch.keys, batch.sessions)
+                await sql_usage.touch(tx, batch.keys, batch.sessions, batch.secrets)
                 await sql_activity.add(tx, batch.samples)
 
             await database.write(body)

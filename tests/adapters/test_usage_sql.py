@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import insert, select
 
-from keybearer.adapters.sql import keys, usage
+from keybearer.adapters.sql import keys, keysecrets, usage
 from keybearer.adapters.sql.database import open_database
 from keybearer.adapters.sql.postgres import PostgresDatabase
 from keybearer.adapters.sql.sqlite import SqliteDatabase
-from keybearer.adapters.sql.tables import api_keys, sessions
-from keybearer.domain.model import Count, LastUse
+from keybearer.adapters.sql.tables import api_key_secrets, api_keys, sessions
+from keybearer.domain.model import Count, LastUse, SecretUse
 from keybearer.domain.ports import Row, Transaction
 from tests.people import START
 
@@ -77,8 +77,13 @@ async def add(database: AnyDatabase, *counts: Count) -> None:
     await database.write(lambda tx: usage.add(tx, counts, dialect=dialect))
 
 
-async def touch(database: AnyDatabase, *used: LastUse, logins: tuple[LastUse, ...] = ()) -> None:
-    await database.write(lambda tx: usage.touch(tx, used, logins))
+async def touch(
+    database: AnyDatabase,
+    *used: LastUse,
+    logins: tuple[LastUse, ...] = (),
+    secrets: tuple[SecretUse, ...] = (),
+) -> None:
+    await database.write(lambda tx: usage.touch(tx, used, logins, secrets))
 
 
 async def report(
@@ -148,7 +153,7 @@ async def test_a_batch_that_fails_counts_nothing(database: AnyDatabase) -> None:
     async def failing(tx: Transaction) -> None:
         dialect = "sqlite" if isinstance(database, SqliteDatabase) else "postgresql"
         await usage.add(tx, [count(3)], dialect=dialect)
-        await usage.touch(tx, [use(5)], [use(5, id="s1")])
+        await usage.touch(tx, [use(5)], [use(5, id="s1")], [])
         raise ValueError
 
     with pytest.raises(ValueError, match=r"^$"):
@@ -211,6 +216,33 @@ async def test_in_whatever_order_uses_come_the_newest_is_the_last(
             START + start + newest,
             start + newest,
         )
+
+
+async def secret(database: AnyDatabase) -> Row:
+    row = await database.read(lambda tx: tx.one(select(api_key_secrets)))
+    assert row is not None
+    return row
+
+
+async def test_the_uses_of_a_secret_add_up_and_move_nothing_back(database: AnyDatabase) -> None:
+    await database.write(
+        lambda tx: keysecrets.add(tx, "k1", digest=b"d", pepper_id="p", start="s", now=START)
+    )
+    seen = []
+    for at, n, ip in ((5, 2, "203.0.113.7"), (4, 2**40, "198.51.100.1"), (6, 1, None)):
+        used = SecretUse(digest=b"d", at=START + at, ip=ip, n=n)
+        gone = SecretUse(digest=b"gone", at=START + at, ip=ip, n=n)
+        await touch(database, secrets=(used, gone))
+        row = await secret(database)
+        seen.append((row.last_used_at - START, row.last_used_ip, row.request_count))
+    assert seen == [
+        (5, "203.0.113.7", 2),
+        (5, "203.0.113.7", 2**40 + 2),
+        (6, "203.0.113.7", 2**40 + 3),
+    ]
+    await database.write(lambda tx: keysecrets.count_anew(tx, "k1"))
+    row = await secret(database)
+    assert (row.last_used_at - START, row.request_count) == (6, 0)
 
 
 async def test_a_session_is_seen_later_and_never_earlier(database: AnyDatabase) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from sqlalchemy import update
 
-from keybearer import Failure
+from keybearer import Auth, Failure
 from keybearer.adapters.sql.tables import api_key_secrets
 from keybearer.domain.model import UNTIL_FINISHED, Refusal, Session, Verdict
 from keybearer.domain.ports import Transaction
@@ -44,7 +44,7 @@ from keybearer.operations.rotation import (
     get_rotation,
 )
 from tests.operations.test_keys import check, code_of, make, refused
-from tests.people import StandingClock, by, call_of, log_in, person
+from tests.people import SECRET, StandingClock, by, call_of, log_in, person
 
 DAY = 86_400_000
 API = "/api/auth/api-key"
@@ -468,3 +468,72 @@ async def test_an_ended_secret_is_refused_while_it_is_used_all_the_time(
     await asyncio.gather(*tasks)
     assert {isinstance(each, Refusal) and each.code for each in late} == {"KEY_REVOKED"}
     assert await works(app, rotated) == [True]
+
+
+# --- which secret is used ---
+
+
+def shares(told: list[RotationSecret]) -> list[tuple[int, str | None]]:
+    return [(each.request_count, each.last_used_ip) for each in told]
+
+
+async def test_the_uses_of_each_secret_are_counted_while_the_key_rotates(
+    app: App, ada: Session, clock: StandingClock
+) -> None:
+    made = await make(app, ada)
+    assert await works(app, made, made) == [True, True]  # before the rotation: not counted apart
+    rotated = await rotate(app, ada, made.id)
+    assert shares(await secrets(app, ada, made.id)) == [(0, None), (0, None)]
+    for ip in ("203.0.113.1", "203.0.113.2", "203.0.113.3"):
+        clock.advance(1_000)
+        await check(app, rotated.key, ip)
+    clock.advance(1_000)
+    await check(app, made.key, "198.51.100.7")
+    await check(app, made.key, needed=frozenset({"files:read"}))  # refused: no use
+    new, old = await secrets(app, ada, made.id)
+    assert shares([new, old]) == [(3, "203.0.113.3"), (1, "198.51.100.7")]
+    assert (new.last_request, old.last_request) == (
+        "2026-11-18T11:06:44.000Z",
+        "2026-11-18T11:06:45.000Z",
+    )
+    shown = await get_api_key(call_of(app, ada), GetKey(id=made.id))
+    assert (shown.request_count, shown.last_used_ip) == (6, "198.51.100.7")
+    again = await rotate(app, ada, made.id)
+    assert [each.request_count for each in await secrets(app, ada, made.id)] == [0, 0, 0]
+    assert await works(app, made, rotated, again) == [True, True, True]
+    assert [each.request_count for each in await secrets(app, ada, made.id)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("end", ["finish", "cancel", "grace"])
+async def test_when_the_rotation_is_over_nothing_is_counted_apart(
+    app: App, ada: Session, clock: StandingClock, end: str
+) -> None:
+    made = await make(app, ada)
+    rotated = await rotate(app, ada, made.id, grace_period=60)
+    left = made if end == "cancel" else rotated
+    assert await works(app, left) == [True]
+    if end == "grace":
+        clock.advance(60_000)
+    else:
+        await change(app, ada, end, made.id)
+    assert await works(app, left, left, left) == [True] * 3
+    (only,) = await secrets(app, ada, made.id)
+    assert only.request_count == 1
+    assert (await get_api_key(call_of(app, ada), GetKey(id=made.id))).request_count == 4
+
+
+async def test_a_secret_is_counted_under_the_pepper_that_it_moves_to(
+    ready_url: str, clock: StandingClock
+) -> None:
+    newer = "a-newer-secret-Kp4sV8nB2mX7cL3qW9tR"
+    before = Auth(ready_url, secret=SECRET, accounts=False, clock=clock)
+    async with before.lifespan():
+        made = await before.api.create_api_key(CreateKey(), owner="ann")
+        clock.advance(1_000)
+        await before.api.rotate_api_key(RotateKey(key_id=made.id), owner="ann")
+    after = Auth(ready_url, secret=f"{newer},{SECRET}", accounts=False, clock=clock)
+    async with after.lifespan():
+        for _ in range(2):
+            assert await after.api.get_session({"x-api-key": made.key or ""}, ip="203.0.113.7")
+        told = await after.api.get_rotation(AboutRotation(key_id=made.id), owner="ann")
+        assert shares(told.secrets) == [(0, None), (2, "203.0.113.7")]

@@ -20,6 +20,14 @@ def entry(*tags: str) -> Entry:
     return Entry(grant(tags=tags), nothing, nothing, fresh_until=1)
 
 
+def test_an_accepted_request_is_counted_on_the_key_unless_its_secret_has_a_tally() -> None:
+    tally, secret = cast(Any, object()), cast(Any, object())
+    plain = Entry(grant(), cast(Any, None), tally, fresh_until=1)
+    rotating = Entry(grant(), cast(Any, None), tally, fresh_until=1, secret=secret)
+    assert (plain.uses, plain.tally) == (tally, tally)
+    assert (rotating.uses, rotating.tally) == (secret, tally)
+
+
 def test_what_was_put_is_there() -> None:
     cache = Cache(2)
     one = entry("key:1")

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from keybearer.domain.errors import Unavailable
-from keybearer.domain.model import Count, Key, LastUse, Sample
-from keybearer.verification.usage import Batch, Usage
+from keybearer.domain.model import Count, Key, LastUse, Sample, SecretUse
+from keybearer.verification.usage import Batch, SecretTally, Usage
 
 HOUR = 3_600_000
 NOW = 1_795_000_000_000 // HOUR * HOUR + 5
@@ -77,6 +77,7 @@ async def test_a_flush_writes_counts_by_hour_and_the_last_use() -> None:
             ],
             keys=[use],
             sessions=[],
+            secrets=[],
             samples=[
                 sample(3, "RATE_LIMITED", 2, ip="203.0.113.2", user_agent="two?"),
                 sample(1, ip="203.0.113.8", user_agent="wget", n=2),
@@ -176,6 +177,47 @@ async def test_of_several_tallies_of_one_key_the_newest_use_is_the_last() -> Non
     await store.usage.flush(NOW + 2)
     (use,) = store.batches[0].keys
     assert (use.at, use.ip, use.n) == (NOW + 2, "203.0.113.3", 3)
+
+
+def tallies(store: Store, *digests: bytes) -> list[SecretTally]:
+    key = store.usage.tally("k", is_key=True)
+    return [SecretTally(key, digest) for digest in digests]
+
+
+async def test_a_use_of_a_secret_is_one_of_its_key_too() -> None:
+    store = Store()
+    new, old = tallies(store, b"new", b"old")
+    old.accept(NOW, "203.0.113.1", b"curl")
+    new.accept(NOW + 1, "203.0.113.2", b"wget")
+    new.accept(NOW + 2, None, None)
+    await store.usage.flush(NOW + 2)
+    (batch,) = store.batches
+    assert batch.secrets == [
+        SecretUse(digest=b"new", at=NOW + 2, ip=None, n=2),
+        SecretUse(digest=b"old", at=NOW, ip="203.0.113.1", n=1),
+    ]
+    assert [(use.id, use.at, use.n) for use in batch.keys] == [("k", NOW + 2, 3)]
+    assert store.total() == {("k", "accepted"): 3}
+    old.accept(NOW + 3, None, None)
+    await store.usage.flush(NOW + 3)
+    assert [(use.digest, use.n) for use in store.batches[1].secrets] == [(b"old", 1)]
+
+
+async def test_the_uses_of_a_secret_wait_for_a_lost_database() -> None:
+    store = Store()
+    store.lost = True
+    # An entry that is loaded anew has another tally of the same secret.
+    for n, secret in enumerate(tallies(store, b"old", b"old", b"new")):
+        secret.accept(NOW + n, str(n), None)
+        with pytest.raises(Unavailable):
+            await store.usage.flush(NOW + n)
+    store.lost = False
+    await store.usage.flush(NOW + 3)
+    assert store.batches[0].secrets == [
+        SecretUse(digest=b"new", at=NOW + 2, ip="2", n=1),
+        SecretUse(digest=b"old", at=NOW + 1, ip="1", n=2),
+    ]
+    assert store.uses() == {"k": 3}
 
 
 async def test_rows_are_sorted_so_that_batches_cannot_deadlock() -> None:

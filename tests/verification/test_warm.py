@@ -100,3 +100,16 @@ async def test_looking_without_charge_counts_only_a_login() -> None:
     assert isinstance(bench.verifier.warm(bearer(token), IP, charge=False), Session)
     await bench.flush()
     assert bench.counted() == {}
+
+
+async def test_the_secret_of_a_rotating_key_is_counted_warm_and_cold() -> None:
+    bench = Bench()
+    key = await warmed(bench, secret_digest=b"stored")
+    assert isinstance(bench.verifier.warm(bearer(key), IP), Session)
+    assert await bench.code(key) == "ok"
+    await bench.flush()
+    assert [(use.digest, use.n) for use in bench.batches[-1].secrets] == [(b"stored", 2)]
+    plain = await warmed(bench, id="k2")
+    assert isinstance(bench.verifier.warm(bearer(plain), IP), Session)
+    await bench.flush()
+    assert bench.batches[-1].secrets == []

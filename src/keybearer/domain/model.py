@@ -39,7 +39,8 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
 
     `permissions` are already cut to what the owner holds; None means that scopes do not limit the
     caller (a logged-in user of an app without a catalogue). `usable_until` is when this secret
-    stops (rotation grace), `expires_at` when the key or session does.
+    stops (rotation grace), `expires_at` when the key or session does. `secret_digest` is given
+    while the key rotates: then the uses of each secret are counted apart.
     """
 
     kind: Kind
@@ -49,6 +50,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     permissions: frozenset[str] | None = frozenset()
     expires_at: int | None = None
     usable_until: int | None = None
+    secret_digest: bytes | None = None
     enabled: bool = True
     revoked_at: int | None = None
     owner_state: OwnerState = "active"
@@ -295,6 +297,15 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def minute(self) -> int:
         """Which minute it is, counted from the epoch."""
         return self.at // _MINUTE_MS
+
+
+class SecretUse(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The last accepted request with one secret of a rotating key, `n` since the last flush."""
+
+    digest: bytes
+    at: int
+    ip: str | None
+    n: int
 
 
 class LastUse(msgspec.Struct, frozen=True, kw_only=True, gc=False):

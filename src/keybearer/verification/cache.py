@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable
 
 from keybearer.domain.model import Grant, Session
-from keybearer.verification.usage import Tally
+from keybearer.verification.usage import SecretTally, Tally
 
 ENTRY_LIFE_MS = 30_000
 """A change made in SQL behind our back is found at the latest after this."""
@@ -29,16 +29,29 @@ class Entry:
 
     Args:
         written: what the tally had written when the grant was read.
+        secret: the tally of the secret itself, while its key rotates.
+
+    Attributes:
+        uses: what an accepted request is counted on.
     """
 
-    __slots__ = ("fresh_until", "grant", "session", "tally", "weight", "written")
+    __slots__ = ("fresh_until", "grant", "session", "tally", "uses", "weight", "written")
 
     def __init__(
-        self, grant: Grant, session: Session, tally: Tally, fresh_until: int, written: int = 0
+        self,
+        grant: Grant,
+        session: Session,
+        tally: Tally,
+        *,
+        fresh_until: int,
+        written: int = 0,
+        secret: SecretTally | None = None,
     ) -> None:
         self.grant = grant
         self.session = session
         self.tally = tally
+        # Decided here, so that a key that does not rotate pays nothing for those that do.
+        self.uses: Tally | SecretTally = tally if secret is None else secret
         self.written = written
         self.weight = 0
         self.fresh_until = fresh_until

@@ -75,6 +75,7 @@ class StoredGrants:
             permissions=granted if held is None else granted & held,
             expires_at=key.expires_at,
             usable_until=row.usable_until,
+            secret_digest=None if key.rotating_until is None else digests[0],
             enabled=key.enabled,
             revoked_at=key.revoked_at,
             owner_state=self._state_of(row),

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from keybearer.domain.model import Count, Key, LastUse, Sample
+from keybearer.domain.model import Count, Key, LastUse, Sample, SecretUse
 
 FLUSH_MS = 1_000
 _HOUR_MS = 3_600_000
@@ -37,7 +37,6 @@ class Tally:
 
     __slots__ = (
         "__weakref__",
-        "_usage",
         "accepted",
         "collected",
         "dirty",
@@ -46,12 +45,13 @@ class Tally:
         "is_key",
         "last",
         "refused",
+        "usage",
         "user_agent",
         "written",
     )
 
     def __init__(self, usage: "Usage", id: str, *, is_key: bool) -> None:
-        self._usage = usage
+        self.usage = usage
         self.id = id
         self.is_key = is_key
         self.dirty = False
@@ -69,7 +69,7 @@ class Tally:
         self.user_agent = user_agent
         if not self.dirty:
             self.dirty = True
-            self._usage.dirty.append(self)
+            self.usage.dirty.append(self)
 
     def refuse(self, now: int, code: str, ip: str | None, user_agent: bytes | None) -> None:
         """Counts a refused request, and keeps the last of each code; the last use stays."""
@@ -79,7 +79,7 @@ class Tally:
         self.refused[code] = (n + 1, now, ip, user_agent)
         if not self.dirty:
             self.dirty = True
-            self._usage.dirty.append(self)
+            self.usage.dirty.append(self)
 
     def onto(self, key: Key, *, written: int) -> Key:
         """A key's record with the uses that are not in it: as it is once all is written.
@@ -101,12 +101,40 @@ class Tally:
         )
 
 
+class SecretTally:
+    """The uses of one secret of a rotating key, counted beside those of the key.
+
+    It takes the place of the key's tally where accepted requests are counted.
+    """
+
+    __slots__ = ("accepted", "digest", "dirty", "ip", "key", "last")
+
+    def __init__(self, key: Tally, digest: bytes) -> None:
+        self.key = key
+        self.digest = digest
+        self.dirty = False
+        self.accepted = 0
+        self.last = 0
+        self.ip: str | None = None
+
+    def accept(self, now: int, ip: str | None, user_agent: bytes | None) -> None:
+        """Counts an accepted request on the secret and on its key."""
+        self.accepted += 1
+        self.last = now
+        self.ip = ip
+        if not self.dirty:
+            self.dirty = True
+            self.key.usage.dirty_secrets.append(self)
+        self.key.accept(now, ip, user_agent)
+
+
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """One flush: everything that is written together; sorted, so that two cannot deadlock."""
 
     counts: Sequence[Count]
     keys: Sequence[LastUse]
     sessions: Sequence[LastUse]
+    secrets: Sequence[SecretUse]
     samples: Sequence[Sample]
 
 
@@ -116,12 +144,13 @@ Write = Callable[[Batch], Awaitable[None]]
 class _Collected:
     """What was taken from the tallies and is not written: the sum and the last of each."""
 
-    __slots__ = ("counts", "keys", "samples", "sessions")
+    __slots__ = ("counts", "keys", "samples", "secrets", "sessions")
 
     def __init__(self) -> None:
         self.counts: dict[tuple[str, int, str], int] = {}
         self.keys: dict[str, LastUse] = {}
         self.sessions: dict[str, LastUse] = {}
+        self.secrets: dict[bytes, SecretUse] = {}
         self.samples: dict[tuple[str, str], Sample] = {}
 
     def __bool__(self) -> bool:
@@ -146,6 +175,8 @@ class _Collected:
             self.keys[id] = _together(self.keys.get(id), use)
         for id, use in later.sessions.items():
             self.sessions[id] = _together(self.sessions.get(id), use)
+        for digest, used in later.secrets.items():
+            self.secrets[digest] = _together(self.secrets.get(digest), used)
         for sample in later.samples.values():
             self.sample(sample)
 
@@ -157,6 +188,7 @@ class _Collected:
             ],
             keys=_sorted(self.keys),
             sessions=_sorted(self.sessions),
+            secrets=_sorted(self.secrets),
             samples=_sorted(self.samples),
         )
 
@@ -178,6 +210,7 @@ class Usage:
         self._write = write
         self._limit_state = limit_state
         self.dirty: list[Tally] = []
+        self.dirty_secrets: list[SecretTally] = []
         self.totals: dict[tuple[str, str], int] = {}
         self.written_at: int | None = None
         self._collected = _Collected()
@@ -262,6 +295,17 @@ class Usage:
                     )
                 )
 
+        self._collect_secrets()
+
+    def _collect_secrets(self) -> None:
+        dirty, self.dirty_secrets = self.dirty_secrets, []
+        uses = self._collected.secrets
+        for secret in dirty:
+            secret.dirty = False
+            n, secret.accepted = secret.accepted, 0
+            use = SecretUse(digest=secret.digest, at=secret.last, ip=secret.ip, n=n)
+            uses[secret.digest] = _together(uses.get(secret.digest), use)
+
     def _collect_use(self, tally: Tally, n: int) -> None:
         uses = self._collected.keys if tally.is_key else self._collected.sessions
         use = LastUse(
@@ -276,7 +320,7 @@ class Usage:
 
 
 N = TypeVar("N", str, bytes, tuple[str, str])
-U = TypeVar("U", LastUse, Sample)
+U = TypeVar("U", LastUse, SecretUse, Sample)
 
 
 def _together(earlier: U | None, later: U) -> U:

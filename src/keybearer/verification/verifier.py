@@ -32,7 +32,7 @@ from keybearer.verification.cache import ENTRY_LIFE_MS, Cache, Entry
 from keybearer.verification.coherence import Lease
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.presented import Headers, Presented, read
-from keybearer.verification.usage import Usage
+from keybearer.verification.usage import SecretTally, Usage
 
 NO_NEEDS: frozenset[str] = frozenset()
 _GUARDED: frozenset[Kind] = frozenset({"key", "session", "access"})
@@ -195,7 +195,7 @@ class Verifier:
             entry.tally.refuse(now, refusal.code, ip, presented.user_agent)
             return refusal
         if charge or grant.session_id is not None:
-            entry.tally.accept(now, ip, presented.user_agent)
+            entry.uses.accept(now, ip, presented.user_agent)
         return entry.session
 
     async def check(
@@ -234,7 +234,7 @@ class Verifier:
             return refusal
         if charge or grant.session_id is not None:
             # Whoever looks at the own keys uses the login, though it costs nothing.
-            entry.tally.accept(now, ip, presented.user_agent)
+            entry.uses.accept(now, ip, presented.user_agent)
         return Verified(entry, remaining)
 
     # --- limit and quota ---
@@ -311,12 +311,14 @@ class Verifier:
         if isinstance(grant, Refusal):
             return grant
         tally = self.usage.tally(grant.session_id or grant.id, is_key=grant.kind == "key")
+        of_secret = grant.secret_digest
         entry = Entry(
             grant,
             session_of(grant),
             tally,
             fresh_until=self._clock.now() + ENTRY_LIFE_MS,
             written=tally.written,
+            secret=None if of_secret is None else SecretTally(tally, of_secret),
         )
         self.cache.put(digest, entry, begun=begun)
         return entry

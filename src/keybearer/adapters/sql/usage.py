@@ -6,8 +6,8 @@ from sqlalchemy import Text, and_, bindparam, case, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from keybearer.adapters.sql.tables import api_keys, sessions, usage
-from keybearer.domain.model import Count, LastUse
+from keybearer.adapters.sql.tables import api_key_secrets, api_keys, sessions, usage
+from keybearer.domain.model import Count, LastUse, SecretUse
 from keybearer.domain.ports import Transaction
 
 _ADD = {
@@ -46,6 +46,24 @@ _SEEN = (
     update(sessions)
     .where(sessions.c.id == bindparam("of_id"), sessions.c.last_seen_at < bindparam("at"))
     .values(last_seen_at=bindparam("at"))
+)
+_NEWEST_SECRET = or_(
+    api_key_secrets.c.last_used_at.is_(None), api_key_secrets.c.last_used_at <= bindparam("at")
+)
+_SECRET_USED = (
+    update(api_key_secrets)
+    .where(api_key_secrets.c.digest == bindparam("of_digest"))
+    .values(
+        request_count=api_key_secrets.c.request_count + bindparam("more"),
+        last_used_at=case((_NEWEST_SECRET, bindparam("at")), else_=api_key_secrets.c.last_used_at),
+        last_used_ip=case(
+            (
+                _NEWEST_SECRET,
+                func.coalesce(bindparam("ip", type_=Text), api_key_secrets.c.last_used_ip),
+            ),
+            else_=api_key_secrets.c.last_used_ip,
+        ),
+    )
 )
 _REPORT = (
     select(usage.c.hour, usage.c.outcome, usage.c.n)
@@ -94,8 +112,13 @@ async def add(tx: Transaction, counts: Sequence[Count], *, dialect: str) -> None
     )
 
 
-async def touch(tx: Transaction, keys: Sequence[LastUse], logins: Sequence[LastUse]) -> None:
-    """Moves the last use of keys and of login sessions; never back."""
+async def touch(
+    tx: Transaction,
+    keys: Sequence[LastUse],
+    logins: Sequence[LastUse],
+    secrets: Sequence[SecretUse],
+) -> None:
+    """Moves the last use of keys, their secrets and login sessions; never back."""
     await tx.run_many(
         _USED,
         [
@@ -109,6 +132,10 @@ async def touch(tx: Transaction, keys: Sequence[LastUse], logins: Sequence[LastU
             }
             for use in keys
         ],
+    )
+    await tx.run_many(
+        _SECRET_USED,
+        [{"of_digest": use.digest, "more": use.n, "at": use.at, "ip": use.ip} for use in secrets],
     )
     await tx.run_many(_SEEN, [{"of_id": use.id, "at": use.at} for use in logins])
 
