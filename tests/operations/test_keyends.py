@@ -43,6 +43,7 @@ async def test_a_revoked_key_is_refused_when_revoke_has_answered(app: App, ada: 
     assert await refused(app, made.key) == "KEY_REVOKED"
     shown = await get_api_key(call_of(app, ada), GetKey(id=made.id))
     assert (shown.status, shown.revoked_at) == ("revoked", receipt.revoked_at)
+    assert shown.revoked_reason == "leaked"
 
 
 async def test_revoking_again_tells_when_it_was(

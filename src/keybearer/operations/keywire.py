@@ -25,6 +25,7 @@ class ApiKey(Output, frozen=True, kw_only=True):
     updated_at: Timestamp
     expires_at: Timestamp | None
     revoked_at: Timestamp | None
+    revoked_reason: str | None
     last_request: Timestamp | None
     last_used_ip: str | None
     last_used_user_agent: str | None
@@ -92,6 +93,7 @@ def key_record(key: Key, now: int) -> ApiKey:
         updated_at=iso(key.updated_at),
         expires_at=instant(key.expires_at),
         revoked_at=instant(key.revoked_at),
+        revoked_reason=key.revoked_reason,
         last_request=instant(key.last_used_at),
         last_used_ip=key.last_used_ip,
         last_used_user_agent=key.last_used_user_agent,
