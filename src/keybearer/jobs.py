@@ -14,7 +14,7 @@ from typing import Any
 
 from keybearer.adapters.mail import PrintSender, SmtpSender
 from keybearer.domain.errors import Unavailable
-from keybearer.operations import outbox, upkeep
+from keybearer.operations import outbox, reminders, upkeep
 from keybearer.operations.app import App
 from keybearer.verification.coherence import RENEW_MS
 from keybearer.verification.usage import FLUSH_MS
@@ -77,6 +77,7 @@ class Jobs:
             self.every(FLUSH_MS / 1000, "usage", lambda: verifier.usage.flush(app.clock.now())),
             self.every(600, "retention", lambda: upkeep.forget_ended(app)),
             self.every(600, "signing", lambda: upkeep.rotate_signing(app)),
+            self.every(600, "reminders", lambda: reminders.remind(app)),
             self.every(30, "mail", lambda: outbox.deliver(app, sender), wake=self.mail_waits),
         ]
 

@@ -254,6 +254,7 @@ async def open_house(database_url: str) -> AsyncIterator[House]:
         "catalogue": frozenset(),
         "wake_mail": lambda: woken.append(clock.now()),
         "mounted_at": lambda: "/api/auth",
+        "page": lambda path: f"http://127.0.0.1:8000/{path}",
     }
     app = App(**parts)
     try:

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import msgspec
 import pytest
 
 from keybearer.adapters.mail import Mail, compose
+from keybearer.adapters.sql.reminders import Expiring
 from keybearer.domain.credentials import Secret
 from keybearer.domain.model import User
 from keybearer.operations import mails
@@ -18,6 +20,25 @@ LOCALES = Settings().locales
 TOKEN = Secret("T" * 43)
 LEFT_OVER = re.compile(r"[{}]")
 
+
+def keys(n: int) -> list[Expiring]:
+    return [
+        Expiring(
+            id=f"key-{each}", owner_id="ann", name=f"key {each}", start="kb_abcd",
+            expires_at=START + (each + 1) * 86_400_000, reminded_days=None,
+        )
+        for each in range(n)
+    ]  # fmt: skip
+
+
+def without_pages(app: App) -> App:
+    return replace(app, settings=msgspec.structs.replace(app.settings, token_management=False))
+
+
+def with_pages(app: App) -> App:
+    return replace(app, settings=msgspec.structs.replace(app.settings, token_management=True))
+
+
 Write = Callable[[App, User], Mail]
 MAILS: list[Write] = [
     lambda app, user: mails.verify_address(app, user, TOKEN, START, "/done"),
@@ -27,6 +48,10 @@ MAILS: list[Write] = [
     lambda app, user: mails.password_changed(app, user, START),
     lambda app, user: mails.refresh_reused(app, user, START),
     lambda app, user: mails.account_deleted(app, user, START),
+    lambda app, user: mails.keys_expire(with_pages(app), user, keys(1), START),
+    lambda app, user: mails.keys_expire(without_pages(app), user, keys(3), START),
+    lambda app, user: mails.keys_expired(with_pages(app), user, keys(2), START),
+    lambda app, user: mails.keys_expired(without_pages(app), user, keys(11), START),
 ]
 
 

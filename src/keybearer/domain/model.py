@@ -218,6 +218,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     last_used_ip: str | None
     last_used_user_agent: str | None
     request_count: int
+    reminded_days: int | None = None
     rotating_until: int | None = None
     """When the last of the replaced secrets ends that still work; None while there is none."""
 

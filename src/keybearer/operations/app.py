@@ -39,6 +39,7 @@ class App:
         identify: who is logged in to the host app, by its headers: the owner's id, or None.
         wake_mail: tells the mail loop that the outbox has something.
         mounted_at: below which path requests find us, as `/api/auth`.
+        page: the address of a page by its path, as `en/account/api-keys`.
     """
 
     settings: Settings
@@ -59,6 +60,7 @@ class App:
     identify: Identify | None
     wake_mail: Callable[[], None]
     mounted_at: Callable[[], str]
+    page: Callable[[str], str]
     _changes: "set[asyncio.Task[Any]]" = field(default_factory=set, init=False, repr=False)
 
     @property

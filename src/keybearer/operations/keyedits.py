@@ -5,6 +5,7 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 
 from keybearer.adapters.sql import keys as sql
+from keybearer.domain import reminders
 from keybearer.domain.errors import Failure
 from keybearer.domain.model import Key
 from keybearer.domain.ports import Transaction
@@ -69,7 +70,7 @@ async def update_api_key(call: Call, asked: UpdateKey) -> ApiKey:
         key = await own_key(call, tx, asked.key_id, lock=True)
         if key.status(call.now) in ("revoked", "expired"):
             raise Failure("KEY_NOT_UPDATABLE")
-        await sql.save(tx, key.id, {**changes, "updated_at": call.now})
+        await sql.save(tx, key.id, {**changes, **_reminded(changes, call.now)})
         # On or off is said, not only that it was switched: it decides what was let in.
         switched: dict[str, Any] = {} if asked.enabled is UNSET else {"enabled": asked.enabled}
         await record(
@@ -80,6 +81,13 @@ async def update_api_key(call: Call, asked: UpdateKey) -> ApiKey:
 
     key, _ = await call.app.change(body, lambda key: (f"key:{key.id}",))
     return key_record(key, call.now)
+
+
+def _reminded(changes: dict[str, Any], now: int) -> dict[str, object]:
+    """What changes by the way: the time of the change, and which reminders are past."""
+    if "expires_at" not in changes:
+        return {"updated_at": now}
+    return {"updated_at": now, "reminded_days": reminders.within(changes["expires_at"], now)}
 
 
 async def _changes(call: Call, asked: UpdateKey, key: Key) -> dict[str, object]:

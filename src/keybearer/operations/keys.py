@@ -7,6 +7,7 @@ from msgspec import UNSET, UnsetType
 
 from keybearer.adapters.sql import accounts, audit
 from keybearer.adapters.sql import keys as sql
+from keybearer.domain import reminders
 from keybearer.domain.credentials import Secret, mint, start_of
 from keybearer.domain.errors import Failure
 from keybearer.domain.model import Key, Role, Session
@@ -120,6 +121,7 @@ async def create_api_key(call: Call, asked: CreateKey) -> CreatedApiKey:
         refill_amount=chosen(asked.refill_amount, None),
         refill_interval_ms=chosen(asked.refill_interval, None),
     )
+    expires_at = expiry(call, asked.expires_in, asked.expires_at, default=True)
     key = Key(
         id=call.app.new_id(call.now),
         owner_id=owner_id,
@@ -132,7 +134,7 @@ async def create_api_key(call: Call, asked: CreateKey) -> CreatedApiKey:
         created_at=call.now,
         updated_at=call.now,
         created_by=call.session.id if call.trusted else call.session.subject,
-        expires_at=expiry(call, asked.expires_in, asked.expires_at, default=True),
+        expires_at=expires_at,
         revoked_at=None,
         revoked_reason=None,
         permissions=check_permissions(
@@ -151,6 +153,7 @@ async def create_api_key(call: Call, asked: CreateKey) -> CreatedApiKey:
         last_used_ip=None,
         last_used_user_agent=None,
         request_count=0,
+        reminded_days=reminders.within(expires_at, call.now),
     )
     stored = await call.app.database.write(lambda tx: _add(call, tx, asked, key, secret))
     if stored is not None:

@@ -17,6 +17,7 @@ from keybearer.domain.credentials import Secret, mint_link_token
 from keybearer.domain.errors import Failure
 from keybearer.domain.model import User
 from keybearer.domain.ports import Transaction
+from keybearer.operations.app import App
 from keybearer.operations.declaration import Call, Input
 from keybearer.settings import Settings
 
@@ -94,6 +95,14 @@ async def _holder(
     if user is None or user.email != link.email or user.disabled_at is not None:
         raise Failure("INVALID_TOKEN")
     return user
+
+
+def key_page(app: App, locale: str, id: str, *, expired: bool) -> str:
+    """Where a link about a key's expiry leads: to its rotation, or once it is over to the key.
+
+    After a log-in, if need be: there is no secret in it.
+    """
+    return app.page(f"{locale}/account/api-keys/{id}{'' if expired else '/rotate'}")
 
 
 def check_callback(settings: Settings, url: str | None) -> str | None:

@@ -1,18 +1,26 @@
 """What the mails say: what happened, when, the link, and what to do if it was not you.
 
 Plain text, short, in the language of whom it goes to, and nothing in it that a stranger could
-have chosen: whoever signs up with somebody else's address must not write to them through us.
+have chosen: whoever signs up with somebody else's address must not write to them through us. The
+names of keys are their owner's, and stand on a line each, never in a subject.
 Links begin with BASE_URL and where we are mounted, never with what a request says.
 
 Each text is one message, whole, so that a translator can say it in the order of the language;
 `{link}` stands on a line of its own.
 """
 
+from collections.abc import Sequence
+
+from keybearer.adapters.languages import Language
 from keybearer.adapters.mail import Mail
+from keybearer.adapters.sql.reminders import Expiring
 from keybearer.domain.credentials import Secret
 from keybearer.domain.model import User
 from keybearer.operations.app import App
-from keybearer.operations.links import with_parameter
+from keybearer.operations.links import key_page, with_parameter
+from keybearer.operations.wire import one_line
+
+_HOUR_MS = 3_600_000
 
 
 def verify_address(app: App, user: User, token: Secret, now: int, callback: str | None) -> Mail:
@@ -143,6 +151,92 @@ def account_deleted(app: App, user: User, now: int) -> Mail:
             "If it was not you, tell whoever runs {site}: the audit trail says who it was."
         ).format(when=say.instant(now), site=app.settings.base_url),
     )
+
+
+def keys_expire(app: App, user: User, keys: Sequence[Expiring], now: int) -> Mail:
+    """Before keys expire; the first of them first."""
+    say, n = app.language(user.locale), len(keys)
+    # Up to whole hours: ten minutes after the time for it, seven days are still seven days.
+    hours = -((now - keys[0].expires_at) // _HOUR_MS)
+    relative = say.relative(now + hours * _HOUR_MS, now)
+    opening = say.plural(
+        "An API key of yours at {site} expires soon. What uses it stops working then.",
+        "{n} API keys of yours at {site} expire soon. What uses them stops working then.",
+        n,
+    )
+    closing = (
+        say(
+            "To go on with a key, open its link and renew it before then. If you do not need it "
+            "any more, you need not do anything."
+        )
+        if app.settings.token_management
+        else say(
+            "If you still need a key, ask whoever runs {site} for a new one before then. If not, "
+            "you need not do anything."
+        )
+    )
+    row = say("{name}\nStarts with {start}, expires on {when}")
+    return Mail(
+        to=user.email,
+        subject=say.plural(
+            "An API key expires {relative}", "{n} API keys expire, the first {relative}", n
+        ).format(n=say.number(n), relative=relative),
+        text=_about(app, say, keys, opening=opening, row=row, closing=closing, expired=False),
+    )
+
+
+def keys_expired(app: App, user: User, keys: Sequence[Expiring], now: int) -> Mail:
+    """When keys have expired."""
+    say, n = app.language(user.locale), len(keys)
+    opening = say.plural(
+        "An API key of yours at {site} has expired. What uses it is refused now.",
+        "{n} API keys of yours at {site} have expired. What uses them is refused now.",
+        n,
+    )
+    closing = (
+        say(
+            "An expired key never works again. If you still need it, make a new one and put it in "
+            "its place; if not, you need not do anything."
+        )
+        if app.settings.token_management
+        else say(
+            "An expired key never works again. If you still need it, ask whoever runs {site} for "
+            "a new one; if not, you need not do anything."
+        )
+    )
+    row = say("{name}\nStarts with {start}, expired on {when}")
+    return Mail(
+        to=user.email,
+        subject=say.plural("An API key has expired", "{n} API keys have expired", n).format(
+            n=say.number(n)
+        ),
+        text=_about(app, say, keys, opening=opening, row=row, closing=closing, expired=True),
+    )
+
+
+def _about(
+    app: App,
+    say: Language,
+    keys: Sequence[Expiring],
+    *,
+    opening: str,
+    row: str,
+    closing: str,
+    expired: bool,
+) -> str:
+    """A paragraph for each key, with its link where the pages are on, between two sentences."""
+    paragraphs = [opening.format(n=say.number(len(keys)), site=app.settings.base_url)]
+    for key in keys:
+        told = row.format(
+            name=one_line(key.name or f"{key.start}…"),
+            start=key.start,
+            when=say.instant(key.expires_at),
+        )
+        if app.settings.token_management:
+            told += "\n" + key_page(app, say.tag, key.id, expired=expired)
+        paragraphs.append(told)
+    paragraphs.append(closing.format(site=app.settings.base_url))
+    return "\n\n".join(paragraphs)
 
 
 def _leading_to(url: str, callback: str | None) -> str:

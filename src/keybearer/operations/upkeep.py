@@ -34,11 +34,14 @@ async def forget_ended(app: App) -> int:
 
 async def rotate_signing(app: App) -> str | None:
     """Makes the next signing key when its time has come, and gives its kid."""
-    now = app.clock.now()
-    scheduler = Session(subject=ANYONE, kind="operator", id="schedule")
-    facts = RequestFacts(id=app.new_id(now))
-    call = Call(app=app, caller=scheduler, facts=facts, now=now)
+    call = scheduled(app, app.clock.now())
     return await app.signing.rotate_when_due(partial(note_rotation, call))
+
+
+def scheduled(app: App, now: int) -> Call:
+    """A call that nobody makes: its time has come."""
+    scheduler = Session(subject=ANYONE, kind="operator", id="schedule")
+    return Call(app=app, caller=scheduler, facts=RequestFacts(id=app.new_id(now)), now=now)
 
 
 async def note_rotation(call: Call, tx: Transaction, kid: str) -> None:

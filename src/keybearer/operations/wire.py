@@ -90,6 +90,11 @@ def check_text(text: str, field: str, *, lines: bool = False) -> str:
     return text
 
 
+def one_line(text: str) -> str:
+    """Text on one line, for where a second one would be another thing: nothing else is lost."""
+    return " ".join(text.splitlines())
+
+
 def refuse_server_only(call: Call, asked: msgspec.Struct, *names: str) -> None:
     """Fields that only the server may set are refused whatever their value: null is no way round.
 
