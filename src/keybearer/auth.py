@@ -294,7 +294,7 @@ class Auth:
             identify=self._identify,
             wake_mail=jobs.mail_waits.set,
             mounted_at=lambda: self.base,
-            page=lambda path: f"{settings.base_url}/{path}",
+            page=lambda path: f"{settings.base_url}{self.pages_path}/{path}",
         )
 
     def _holds(self) -> Holds:

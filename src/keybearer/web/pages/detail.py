@@ -21,8 +21,7 @@ from keybearer.operations.reports import (
     list_audit,
 )
 from keybearer.operations.rotation import (
-    AskRotation,
-    EndRotation,
+    AboutRotation,
     ExtendRotation,
     cancel_rotation,
     extend_rotation,
@@ -81,7 +80,7 @@ async def _page(visit: Visit, key: ApiKey, form: Form, *, status: int = 200) -> 
         ranges=RANGES,
         reasons=REASONS,
         recent=await _recent(visit, key),
-        rotation=await visit.ask(get_rotation, AskRotation(key_id=key.id)),
+        rotation=await visit.ask(get_rotation, AboutRotation(key_id=key.id)),
         tomorrow=iso(visit.now + DAY_MS)[:10],
     )
 
@@ -197,10 +196,10 @@ async def steer_rotation(visit: Visit) -> Answer:
     """Finishes, extends or cancels a rotation."""
     action = visit.fields.get("action", "")
     if action == "finish":
-        await visit.ask(finish_rotation, EndRotation(key_id=visit.named))
+        await visit.ask(finish_rotation, AboutRotation(key_id=visit.named))
         notice = "rotation-finished"
     elif action == "cancel":
-        await visit.ask(cancel_rotation, EndRotation(key_id=visit.named))
+        await visit.ask(cancel_rotation, AboutRotation(key_id=visit.named))
         notice = "rotation-cancelled"
     elif action == "extend":
         asked = ExtendRotation(key_id=visit.named, grace_period=_grace(visit.fields))
