@@ -54,7 +54,7 @@ async def show_security(visit: Visit) -> Answer:
 async def _security(visit: Visit, form: Form, *, status: int = 200) -> Answer:
     query = visit.query
     page = query.get("page", "1")
-    place = int(page) if page.isascii() and page.isdigit() and 1 <= len(page) <= 4 else 1
+    shown = int(page) if page.isascii() and page.isdigit() and 1 <= len(page) <= 4 else 1
     group = query.get("group", "") if query.get("group") in GROUPS else ""
     outcome = "refused" if query.get("outcome") == "refused" else ""
     trail = await visit.ask(
@@ -63,7 +63,7 @@ async def _security(visit: Visit, form: Form, *, status: int = 200) -> Answer:
             AskAudit,
             {
                 "limit": _PAGE,
-                "offset": (max(1, place) - 1) * _PAGE,
+                "offset": (max(1, shown) - 1) * _PAGE,
                 "event": group,
                 **({"outcome": outcome} if outcome else {}),
             },
@@ -77,7 +77,7 @@ async def _security(visit: Visit, form: Form, *, status: int = 200) -> Answer:
         groups=GROUPS,
         last=max(1, -(-trail.total // _PAGE)),
         outcome=outcome,
-        place=max(1, place),
+        number_shown=max(1, shown),
         trail=trail,
     )
 
