@@ -186,7 +186,7 @@ BAD: list[tuple[str, list[str]]] = [
     ("REQUIRE_EMAIL_VERIFICATION", ["", "never"]),
     (
         "KEY_PREFIX",
-        ["", ",", "kb", "Kb_", "kb-_", "a234567890123456_", "kbs_", "kb_,kbr_", "ключ_"],
+        ["", ",", "kb", "Kb_", "kb-_", "a234567890123456_", "kbs_", "kb_,kbr_", "kbc_", "ключ_"],
     ),
     ("KEY_CREATION", ["", "Everyone", "admin"]),
     *(

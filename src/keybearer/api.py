@@ -10,6 +10,7 @@ from keybearer.domain.model import ANONYMOUS, ANYONE, Anonymous, RequestFacts, S
 from keybearer.domain.permissions import stated
 from keybearer.operations import (
     accounts,
+    calendar,
     keyedits,
     keyends,
     keys,
@@ -170,6 +171,11 @@ class Api:
         self.daily_usage = Bound(running, reports.daily_usage)
         self.list_activity = Bound(running, reports.list_activity)
         self.list_audit = Bound(running, reports.list_audit)
+        # the calendar
+        self.create_calendar = Bound(running, calendar.create_calendar)
+        self.revoke_calendar = Bound(running, calendar.revoke_calendar)
+        self.get_calendar = Bound(running, calendar.get_calendar)
+        self.read_calendar = Bound(running, calendar.read_calendar)
         # accounts
         self.sign_up_email = Bound(running, accounts.sign_up_email)
         self.send_verification_email = Bound(running, accounts.send_verification_email)

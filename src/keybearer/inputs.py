@@ -1,6 +1,7 @@
 """What operations take: every input struct, in one place to import from."""
 
 from keybearer.operations.accounts import AskForLink, ConfirmLink, DeleteUser, SignUp, UpdateUser
+from keybearer.operations.calendar import ReadCalendar
 from keybearer.operations.keyedits import UpdateKey
 from keybearer.operations.keyends import RevokeKey, RotateKey
 from keybearer.operations.keys import CreateKey, GetKey, ListKeys
@@ -32,6 +33,7 @@ __all__ = [
     "Login",
     "Logout",
     "OpenLink",
+    "ReadCalendar",
     "Refresh",
     "ResetPassword",
     "RevokeKey",

@@ -7,6 +7,7 @@ from typing import Any
 from keybearer.domain.permissions import stated
 from keybearer.operations import (
     accounts,
+    calendar,
     keyedits,
     keyends,
     keys,
@@ -73,6 +74,7 @@ def api_key(
             *keyends.OPERATIONS,
             *rotation.OPERATIONS,
             *reports.OF_KEYS,
+            *calendar.OPERATIONS,
             *verify.OPERATIONS,
         ),
         settings={

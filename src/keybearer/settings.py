@@ -229,8 +229,8 @@ def _prefixes(text: str) -> tuple[str, ...]:
     for prefix in prefixes:
         allowed = set("abcdefghijklmnopqrstuvwxyz0123456789_")
         fits = 1 <= len(prefix) <= 16 and set(prefix) <= allowed and prefix.endswith("_")
-        if not fits or prefix in ("kbs_", "kbr_"):
-            raise ValueError("takes 1 to 16 of a-z, 0-9 and _, ending in _ (not kbs_ or kbr_)")
+        if not fits or prefix in ("kbs_", "kbr_", "kbc_"):
+            raise ValueError("takes 1 to 16 of a-z, 0-9, _, ending in _ (not kbs_, kbr_, kbc_)")
     if not prefixes:
         raise ValueError("takes at least one prefix, as kb_")
     return prefixes

@@ -76,6 +76,7 @@ class Life:
         self._sign_up()
         login = self._log_in()
         key = self._use_a_key(login)
+        self._subscribe(login)
         self._use_a_cookie()
         self._reset()
         login = self._log_in(PASSWORDS[1])
@@ -117,6 +118,18 @@ class Life:
         self._keep(key=rotated["key"])
         assert self.ask("/api-key/verify", asking, key=rotated["key"])["valid"]
         return rotated
+
+    def _subscribe(self, login: dict[str, str]) -> None:
+        for _ in range(2):  # the second replaces the first
+            url = self.ask("/calendar/create", login)["url"]
+            token = url.rpartition("/")[2].removesuffix(".ics")
+            self._keep(calendar=token, half_a_calendar=token[:30])
+            path = f"{API}/calendar/{token}"
+            assert "BEGIN:VEVENT" in self.client.get(f"{path}.ics").text
+            for mutilated in (path, path[:-23], f"{path}.ics/", f"{path}.ical?x=1"):
+                answer = self.client.get(mutilated)
+                assert answer.status_code == 404
+                assert token[:20] not in answer.text
 
     def _use_a_cookie(self) -> None:
         self._keep(session=self.ask("/sign-in/email", email=EMAIL, password=PASSWORDS[0])["token"])

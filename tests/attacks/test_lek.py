@@ -180,6 +180,27 @@ async def test_a303_no_page_tells_the_next_one_its_address(town: Town) -> None:
         assert answer.headers["cache-control"] == "no-store"
 
 
+async def test_a303_the_address_of_a_calendar_is_in_no_problem(town: Town) -> None:
+    url = (await town.post("/calendar/create", town.t1)).json()["url"]
+    token = url.rpartition("/")[2].removesuffix(".ics")
+    await town.post("/calendar/revoke", town.t1)
+    for method, path in (
+        ("GET", f"/calendar/{token}.ics"),
+        ("POST", f"/calendar/{token}.ics"),
+        ("GET", f"/calendar/{token}"),
+        ("GET", f"/calendar/{token}.ics?unknown=1"),
+        ("GET", f"/calendar/x/{token}.ics"),
+        ("GET", f"/calendar/%2F{token}.ics"),
+    ):
+        answer = await town.client.request(method, API + path)
+        assert answer.status_code in (400, 404, 405), path
+        assert token not in answer.text
+        assert token not in str(answer.headers)
+    details = [str(each.details) for each in await town.events("calendar.created")]
+    assert details
+    assert token not in "".join(details)
+
+
 # --- what can be looked at --------------------------------------------------------------------
 
 _SECRET_FIELDS = {"token", "refresh_token", "key", "password", "new_password", "current_password"}
@@ -261,6 +282,7 @@ async def test_a305_whatever_is_lost_the_answer_tells_nothing_of_it(
         await town.get("/get-session", town.t1),
         await town.get("/jwks"),
         await town.get("/forward", {"x-api-key": town.k2["key"]}),
+        await town.get("/calendar", town.t1),
         await town.post("/api-key/verify", {"authorization": "Bearer kbs_no"}, key="x"),
     ]
     for answer in answers:

@@ -141,6 +141,42 @@ async def test_a066_another_users_trail_is_empty(town: Town) -> None:
     assert (trail["events"], trail["total"]) == ([], 0)
 
 
+async def test_a066_a_calendar_is_its_owners_alone(town: Town) -> None:
+    """Nobody makes, ends or sees another's, and its address opens nothing else."""
+    theirs = (await town.post("/calendar/create", town.t2)).json()["url"]
+    ours = (await town.post("/calendar/create", town.t1)).json()["url"]
+    assert "k2" in (await town.client.get(theirs)).text
+    assert "k2" not in (await town.client.get(ours)).text
+    for asked in ({"userId": town.u2}, {"owner": town.u2}, {"ownerId": town.u2}):
+        for path in ("create", "revoke"):
+            assert is_problem(await town.post(f"/calendar/{path}", town.t1, **asked), 400)
+    assert is_problem(await town.get("/calendar", town.t1, userId=town.u2), 400)
+    await town.post("/calendar/revoke", town.t1)
+    assert (await town.client.get(theirs)).status_code == 200
+    token = theirs.rpartition("/")[2].removesuffix(".ics")
+    for headers in ({"authorization": f"Bearer {token}"}, {"x-api-key": token}):
+        assert is_problem(await town.get("/api-key/list", headers), 401)
+        assert is_problem(await town.get("/calendar", headers), 401)
+    for key in (town.key1, {"x-api-key": town.k2["key"]}):
+        assert is_problem(await town.post("/calendar/create", key), 403)
+
+
+async def test_a069_a_calendar_does_not_tell_why_it_is_gone(town: Town) -> None:
+    revoked = (await town.post("/calendar/create", town.t1)).json()["url"]
+    await town.post("/calendar/revoke", town.t1)
+    disabled = (await town.post("/calendar/create", town.t2)).json()["url"]
+    await people.disable(call_of(town.app), town.u2)
+    never = revoked.replace(revoked[-20:-4], "0" * 16)
+    bodies = []
+    for url in (revoked, disabled, never, revoked.replace(".ics", "x.ics")):
+        answer = await town.client.get(url)
+        assert is_problem(answer, 404, "NOT_FOUND")
+        told = {**answer.json(), "requestId": ""}
+        same = {name: answer.headers[name] for name in sorted(answer.headers) if name not in VARIES}
+        bodies.append((told, same))
+    assert all(each == bodies[0] for each in bodies)
+
+
 async def test_a067_a_list_is_ones_own_whatever_is_asked(town: Town) -> None:
     for query in (
         {"userId": town.u2},

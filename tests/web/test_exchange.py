@@ -274,6 +274,10 @@ def test_the_first_header_of_a_name_counts_and_no_query_is_shown() -> None:
     for path in ("/api/auth/reset-password/s3cret", "/iam/reset-password/s3/cret"):
         shown = shown_path({"path": path})
         assert shown == path.partition("s3")[0] + "***"
+    for path in ("/api/auth/calendar/s3cret.ics", "/iam/calendar/s3/create", "/calendar/s3\ncret"):
+        assert shown_path({"path": path}) == path.partition("s3")[0] + "***"
+    for path in ("/api/auth/calendar", "/api/auth/calendar/create", "/iam/calendar/revoke"):
+        assert shown_path({"path": path}) == path
 
 
 # --- who may send what ----------------------------------------------------------------------

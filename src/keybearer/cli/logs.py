@@ -28,7 +28,8 @@ _LOOKS_SECRET = re.compile(
     r"""
       (?P<scheme>\b(?:bearer|basic)\s+)[^\s"',;]+          # Authorization
     | (?P<name>(?:session_token|token|password|key|code)=)[^\s"'&;]+
-    | (?P<link>/reset-password/)[^\s/?"']+                   # whole or cut off by a mail program
+    | (?P<link>/(?:reset-password|calendar)/)               # whole or cut off by a mail program
+        (?!(?:create|revoke)(?![^\s/?"']))[^\s/?"']+
     | (?P<user>://[^\s/@:"']*:)[^\s/@"']+(?=@)              # a password in a URL
     | \beyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)*                   # a JWT
     | (?<![0-9A-Za-z])(?:[a-z0-9_]{0,15}_)?[0-9A-Za-z]{32,}   # keys, tokens, links

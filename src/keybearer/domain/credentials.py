@@ -2,6 +2,7 @@
 
     API key        kb_ <43 base62: 256 random bits> <6 base62: CRC32 of all before>
     service token  kbs_ <the same>
+    calendar       kbc_ <the same>, in its address
     refresh token  kbr_ <base62: family 16 B | generation 4 B | MAC 32 B> <6 base62: CRC32>
     session token  <32 of [a-zA-Z0-9]>, in cookies as token.signature
     access token   three base64url parts with dots (domain/jwt.py)
@@ -31,6 +32,7 @@ SECRET_LENGTH = 43
 CHECKSUM_LENGTH = 6
 SERVICE_PREFIX = "kbs_"
 REFRESH_PREFIX = "kbr_"
+CALENDAR_PREFIX = "kbc_"
 SESSION_TOKEN_LENGTH = 32
 
 Entropy = Callable[[int], bytes]
@@ -101,7 +103,7 @@ def checksum(body: bytes) -> bytes:
 
 
 def mint(prefix: str, entropy: Entropy) -> Secret:
-    """A new API key or service token with `prefix`: 256 random bits and the checksum.
+    """A new API key, service or calendar token with `prefix`: 256 random bits and the checksum.
 
     A 256-bit number always fits 43 base62 digits (62**43 > 2**256), so nothing is folded and no
     digit is biased by a modulo.

@@ -185,7 +185,7 @@ def operation(
             the verdict on `call.verdict`, and decides itself.
         session: whether its answer may set the session cookie, or clear it.
         cache_seconds: for how long anyone may keep the answer; None means not at all.
-        media_type: of the answer.
+        media_type: of the answer; one that is a `str` is sent as it is.
     """
     for code in errors:
         PROBLEMS[code]  # a code that is not in the table is a bug: found at import

@@ -1,6 +1,6 @@
 """What is done to a user, whoever asks for it: made, mailed, proven, removed."""
 
-from keybearer.adapters.sql import accounts, keys, sessions
+from keybearer.adapters.sql import accounts, calendars, keys, sessions
 from keybearer.domain import emails
 from keybearer.domain.errors import Failure
 from keybearer.domain.model import User
@@ -95,23 +95,27 @@ async def _end_everything(
     # two never wait for each other.
     revoked = await keys.revoke_owners(tx, user.id, now=call.now, reason=reason)
     ended = await sessions.end_all(tx, user.id, call.now)
-    await _record_revoked(call, tx, user.id, revoked, reason)
+    calendar = await calendars.forget(tx, user.id)
+    await _record_revoked(call, tx, user.id, revoked, reason, calendar=calendar)
     await record_ended(call, tx, user.id, ended)
     return (f"owner:{user.id}", *tags_of(ended))
 
 
 async def revoke_keys(call: Call, tx: Transaction, owner_id: str, *, reason: str) -> list[str]:
-    """Ends every key of an owner, with an event for each; gives the ids."""
+    """Ends every key of an owner and the calendar, with an event for each; gives the keys' ids."""
     ids = await keys.revoke_owners(tx, owner_id, now=call.now, reason=reason)
-    await _record_revoked(call, tx, owner_id, ids, reason)
+    calendar = await calendars.forget(tx, owner_id)
+    await _record_revoked(call, tx, owner_id, ids, reason, calendar=calendar)
     return ids
 
 
 async def _record_revoked(
-    call: Call, tx: Transaction, owner_id: str, ids: list[str], reason: str
+    call: Call, tx: Transaction, owner_id: str, ids: list[str], reason: str, *, calendar: bool
 ) -> None:
     for id in ids:
         await record(call, tx, "key.revoked", owner_id=owner_id, target_id=id, reason=reason)
+    if calendar:
+        await record(call, tx, "calendar.revoked", owner_id=owner_id, reason=reason)
 
 
 def read_address(text: str) -> str:

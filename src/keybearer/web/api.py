@@ -197,7 +197,7 @@ def _answer_of(
     if reply.location is not None:
         headers.append((b"location", reply.location.encode("ascii", "replace")))
         return 302, b"", headers
-    return 200, _encode(output), headers
+    return 200, output.encode() if isinstance(output, str) else _encode(output), headers
 
 
 def session_headers(reply: Reply, app: App) -> RawHeaders:

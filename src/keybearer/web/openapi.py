@@ -152,7 +152,7 @@ def _answers(declared: Operation[Any, Any], method: str, answered: Json) -> Json
         "200": {
             "description": "Done." if declared.output is Empty else "The answer.",
             "headers": headers,
-            "content": {declared.media_type: {"schema": answered}},
+            "content": {declared.media_type.partition(";")[0]: {"schema": answered}},
         }
     }
     if declared.redirects:

@@ -4,6 +4,7 @@ RFC 9457 (the body), RFC 6750 section 3 (WWW-Authenticate), RFC 9110 (Retry-Afte
 RateLimit header fields of draft-ietf-httpapi-ratelimit-headers.
 """
 
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -28,7 +29,7 @@ BASE = "/api/auth"
 MOUNTED_AT = "keybearer.base"
 """In the scope of a request: below which path it finds us."""
 
-_SECRET_IN_PATH = "/reset-password/"  # noqa: S105
+_SECRET_IN_PATH = re.compile(r"(/reset-password/|/calendar/(?!(?:create|revoke)$)).*", re.DOTALL)
 
 
 class ProblemAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,8 +86,7 @@ def problem(
 def shown_path(scope: Scope) -> str:
     """The path that was asked for, for people and logs: no secret is in it, and no query."""
     path: str = scope.get("path", "")
-    front, secret, _ = path.partition(_SECRET_IN_PATH)
-    return (front + secret + "***" if secret else path)[:200]
+    return _SECRET_IN_PATH.sub(r"\1***", path)[:200]
 
 
 def of_failure(failure: Failure, *, scope: Scope, request_id: str) -> ProblemAnswer:
