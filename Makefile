@@ -16,7 +16,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 GROUPS_LOCKED := build test lint docs bench
 FULLY_COVERED := src/keybearer/domain/*,src/keybearer/verification/*,src/keybearer/operations/*
 
-.PHONY: help install system run test lint bench docs messages lock clean
+.PHONY: help install system run test screenshots lint bench docs messages lock clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z]+):.*## (.*)$$/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
@@ -46,6 +46,10 @@ test: install system ## run all tests; the core must be covered in full
 	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report= $(ARGS)
 	$(BIN)/coverage report --skip-covered
 	$(BIN)/coverage report --include='$(FULLY_COVERED)' --fail-under=100
+
+screenshots: install system ## draw every page into docs/screenshots
+	rm -rf docs/screenshots
+	SCREENSHOTS=docs/screenshots $(BIN)/pytest -q tests/pages/test_pictures.py
 
 lint: install ## ruff, mypy, import-linter
 	$(BIN)/ruff check
