@@ -88,7 +88,7 @@ async def test_before_the_proof_a_login_says_what_is_missing(surfer: Surfer, aut
 @pytest.mark.parametrize(
     ("fields", "status", "said"),
     [
-        ({"name": "  "}, 400, "Enter a name"),
+        ({"name": "  "}, 400, "Enter your name."),
         ({"email": "no address"}, 400, "Enter an e-mail address"),
         ({"email": "a@b@c"}, 400, "Enter an e-mail address"),
         ({"new_password": "short"}, 400, "at least 15 characters"),

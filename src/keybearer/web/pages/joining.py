@@ -64,6 +64,10 @@ async def show_sign_up(visit: Visit) -> Answer:
 async def sign_up(visit: Visit) -> Answer:
     """Makes the account, and says what comes by mail, whether or not there was one."""
     form = Form({name: visit.fields.get(name, "") for name in ("name", "email")})
+    say = visit.language
+    if not visit.fields.get("name", "").strip():
+        form.errors["name"] = say("Enter your name.")
+        return visit.html("sign-up.html", status=400, form=form)
     values = {
         "name": visit.fields.get("name", "").strip(),
         "email": visit.fields.get("email", "").strip(),
@@ -72,8 +76,6 @@ async def sign_up(visit: Visit) -> Answer:
         "locale": visit.language.tag,
     }
     try:
-        if not values["name"]:
-            raise Failure("INVALID_NAME_LENGTH")
         await visit.ask(sign_up_email, checked(SignUp, values))
     except Failure as failure:
         status = form.refuse(visit, failure, wrong="new_password")

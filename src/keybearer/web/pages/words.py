@@ -23,7 +23,7 @@ OUTCOMES: Mapping[str, str] = {
     "RATE_LIMITED": N_("Refused: rate limit exceeded"),
     "USAGE_EXCEEDED": N_("Refused: quota used up"),
     "INSUFFICIENT_SCOPE": N_("Refused: permission missing"),
-    "IP_NOT_ALLOWED": N_("Refused: address not allowed"),
+    "IP_NOT_ALLOWED": N_("Refused: IP address not allowed"),
     "KEY_DISABLED": N_("Refused: key disabled"),
     "KEY_EXPIRED": N_("Refused: key expired"),
     "KEY_REVOKED": N_("Refused: key revoked"),
@@ -144,7 +144,7 @@ _PROBLEMS: Mapping[str, str] = {
     "PASSWORD_TOO_LONG": N_("The password is too long."),
     "PASSWORD_TOO_SHORT": N_("The password needs at least {minimum} characters."),
     "REVOCATION_PENDING": N_(
-        "It is done in the database. Other servers stop within seconds; we can’t confirm it yet."
+        "It is done in the database. Other servers follow within seconds; we can’t confirm it yet."
     ),
     "SCOPE_NOT_HELD": N_("A key can’t have permissions that you lack yourself."),
     "SESSION_NOT_FRESH": N_("Confirm your password first."),

@@ -150,7 +150,7 @@ if (first) {
         first.classList.add("works");
         first.textContent = first.dataset.works
           .replace("{time}", time.format(new Date(key.lastRequest)))
-          .replace("{ip}", key.lastUsedIp ?? "?");
+          .replace("{ip}", `\u2068${key.lastUsedIp ?? "?"}\u2069`);
         return;
       }
     } catch {
