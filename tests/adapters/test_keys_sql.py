@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from keybearer.adapters.sql import activity, keys, keysecrets, usage
+from keybearer.adapters.sql import activity, keylists, keys, keysecrets, usage
 from keybearer.adapters.sql.database import open_database
 from keybearer.adapters.sql.postgres import PostgresDatabase
 from keybearer.adapters.sql.sqlite import SqliteDatabase
@@ -99,7 +99,7 @@ async def consume(database: AnyDatabase, id: str, now: int = NOW, *, cost: int =
 async def listed(database: AnyDatabase, **asked: Any) -> tuple[list[str], int]:
     """The ids of a page, and how many keys there are."""
     wanted: dict[str, Any] = {"owner_id": "ann", "now": NOW, "limit": 1000, "offset": 0}
-    found, total = await database.read(lambda tx: keys.page(tx, **(wanted | asked)))
+    found, total = await database.read(lambda tx: keylists.page(tx, **(wanted | asked)))
     return [key.id for key in found], total
 
 
@@ -243,6 +243,128 @@ async def test_the_words_change_with_the_time(database: AnyDatabase) -> None:
             assert set(found) == said, (status, later)
 
 
+async def test_by_status_the_list_goes_from_what_asks_for_something_to_what_is_over(
+    database: AnyDatabase,
+) -> None:
+    ids = await every_kind(database)
+    said = {id: (await stored(database, id)).status(NOW) for id in ids}
+    gravity = ("rotating", "expiring", "active", "disabled", "expired", "revoked")
+    assert sorted(gravity) == sorted(STATUSES)
+    for descending in (False, True):
+        found, _ = await listed(database, sort_by="status", descending=descending)
+        expected = sorted(ids, key=lambda id: (gravity.index(said[id]), id), reverse=descending)
+        assert found == expected
+        paged = [
+            id
+            for offset in range(0, len(ids), 50)
+            for id in (
+                await listed(
+                    database, sort_by="status", descending=descending, limit=50, offset=offset
+                )
+            )[0]
+        ]
+        assert paged == expected
+
+
+def is_alive(key: Key, now: int) -> bool:
+    return key.status(now) not in ("revoked", "expired")
+
+
+async def test_the_list_finds_what_ends_before_an_instant(database: AnyDatabase) -> None:
+    ids = await every_kind(database)
+    made = [await stored(database, id) for id in ids]
+    for border in (NOW, NOW + 1, NOW + 2, NOW + EXPIRING_MS, NOW + EXPIRING_MS + 1):
+        expected = {
+            key.id
+            for key in made
+            if is_alive(key, NOW) and key.expires_at is not None and key.expires_at < border
+        }
+        found, total = await listed(database, expires_before=border)
+        assert (set(found), total) == (expected, len(expected)), border
+    narrowed, _ = await listed(
+        database, expires_before=NOW + EXPIRING_MS, statuses=("disabled",), search="ci"
+    )
+    assert narrowed
+    assert {(await stored(database, id)).status(NOW) for id in narrowed} == {"disabled"}
+
+
+async def test_the_list_finds_what_nobody_used_since_an_instant(database: AnyDatabase) -> None:
+    borders = (-1, 0, 1)
+    made = [
+        key_of(created_at=NOW - 100 + born, last_used_at=None if used is None else NOW - 100 + used,
+               enabled=enabled, expires_at=expires_at, revoked_at=revoked_at)
+        for born in borders
+        for used in (None, *borders)
+        for enabled in (True, False)
+        for expires_at in (None, NOW, NOW + 1)
+        for revoked_at in (None, NOW - 1)
+    ]  # fmt: skip
+    await add(database, *made)
+    since = NOW - 100
+    expected = {
+        key.id
+        for key in made
+        if is_alive(key, NOW)
+        and key.created_at <= since
+        and (key.last_used_at is None or key.last_used_at <= since)
+    }
+    found, total = await listed(database, unused_since=since)
+    assert (set(found), total) == (expected, len(expected))
+    counted = await database.read(
+        lambda tx: keylists.summarize(
+            tx, "ann", now=NOW, expires_before=NOW + 2, unused_since=since
+        )
+    )
+    ending, _ = await listed(database, expires_before=NOW + 2)
+    assert counted == keylists.Summary(
+        total=len(made),
+        live=sum(is_alive(key, NOW) for key in made),
+        expiring=len(ending),
+        unused=len(expected),
+    )
+
+
+async def test_a_summary_is_one_owners_or_everyones(database: AnyDatabase) -> None:
+    async def total(owner_id: str | None) -> int:
+        counted = await database.read(
+            lambda tx: keylists.summarize(
+                tx, owner_id, now=NOW, expires_before=NOW, unused_since=NOW
+            )
+        )
+        return counted.total
+
+    assert await total("ann") == await total(None) == 0
+    await add(database, key_of(), key_of(owner_id="bob"), key_of(owner_id="bob"))
+    assert (await total("ann"), await total("bob"), await total(None)) == (1, 2, 3)
+    assert await total("%") == 0
+
+
+WORDS = ("files", "file", "s", "read", "read.all", "rea", "a-b", "a.b", "axb", "x_y", "0")
+
+
+@given(
+    held=st.lists(st.frozensets(st.tuples(st.sampled_from(WORDS), st.sampled_from(WORDS))),
+                  min_size=1, max_size=6),
+    asked=st.tuples(st.sampled_from(WORDS), st.sampled_from(WORDS)),
+)  # fmt: skip
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+async def test_the_list_finds_a_permission_and_nothing_like_it(
+    database: AnyDatabase, held: list[frozenset[tuple[str, str]]], asked: tuple[str, str]
+) -> None:
+    owner = f"o{next(_numbers)}"
+    made = [
+        key_of(owner_id=owner, permissions=frozenset(":".join(pair) for pair in pairs))
+        for pairs in held
+    ]
+    await add(database, *made, key_of(owner_id=owner))  # and one that was given none
+    wanted = ":".join(asked)
+    found, total = await listed(database, owner_id=owner, permission=wanted)
+    expected = {key.id for key in made if wanted in (key.permissions or ())}
+    assert (set(found), total) == (expected, len(expected))
+
+
 async def test_search_is_text_and_no_pattern(database: AnyDatabase) -> None:
     texts = [
         "100% sure",
@@ -290,7 +412,7 @@ async def test_search_looks_at_name_description_and_start(database: AnyDatabase)
     assert set((await listed(database, search="need"))[0]) == {named.id, described.id, started.id}
 
 
-@pytest.mark.parametrize("sort_by", sorted(keys.SORTABLE))
+@pytest.mark.parametrize("sort_by", sorted(keylists.SORTABLE))
 @pytest.mark.parametrize("descending", [True, False])
 async def test_pages_make_up_the_list_whatever_the_order(
     database: AnyDatabase, sort_by: str, descending: bool
@@ -371,6 +493,46 @@ async def test_a_key_is_revoked_once(database: AnyDatabase) -> None:
     assert first.revoked_reason == str(first.revoked_at)
     assert not await revoke(NOW + 100)
     assert await stored(database, key.id) == first
+
+
+async def test_many_keys_are_locked_in_one_order_and_none_of_others(
+    database: AnyDatabase,
+) -> None:
+    mine, theirs = [key_of() for _ in range(8)], key_of(owner_id="bob")
+    await add(database, *mine, theirs)
+    ids = [key.id for key in mine]
+
+    async def change(n: int) -> None:
+        async def body(tx: Transaction) -> None:
+            asked = [*(ids if n % 2 else ids[::-1]), theirs.id, "nobody"]
+            found = await keys.lock_many(tx, asked, owner_id="ann", now=NOW)
+            assert [key.id for key in found] == ids
+            if n % 3:
+                await keys.switch_many(tx, asked[:8], enabled=n % 2 == 0, now=NOW + n)
+            else:
+                await keys.revoke_owners(tx, "ann", now=NOW + n, reason="over")
+
+        await database.write(body)
+
+    await asyncio.gather(*(change(n) for n in range(24)))
+    assert await stored(database, theirs.id) == theirs
+    everyones = await database.write(
+        lambda tx: keys.lock_many(tx, [theirs.id, ids[0]], owner_id=None, now=NOW)
+    )
+    assert [key.id for key in everyones] == sorted([theirs.id, ids[0]])
+
+
+async def test_many_keys_are_revoked_once_each(database: AnyDatabase) -> None:
+    first, second, other = key_of(), key_of(), key_of()
+    await add(database, first, second, other)
+    both = [first.id, second.id]
+    await database.write(lambda tx: keys.revoke(tx, first.id, now=NOW, reason="before"))
+    await database.write(lambda tx: keys.revoke_many(tx, both, now=NOW + 1, reason=None))
+    told = [(key.revoked_at, key.revoked_reason) for key in
+            [await stored(database, key.id) for key in (first, second, other)]]  # fmt: skip
+    assert told == [(NOW, "before"), (NOW + 1, None), (None, None)]
+    assert (await stored(database, second.id)).updated_at == NOW + 1
+    await database.write(lambda tx: keys.revoke_many(tx, [], now=NOW + 2, reason=None))
 
 
 async def test_an_end_of_a_secret_is_never_put_off(database: AnyDatabase) -> None:

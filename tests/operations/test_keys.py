@@ -10,6 +10,7 @@ from keybearer.domain.model import ANONYMOUS, RateLimit, Refusal, Session, Verdi
 from keybearer.operations.app import App
 from keybearer.operations.declaration import Call
 from keybearer.operations.keyedits import UpdateKey, update_api_key
+from keybearer.operations.keyends import RevokeKey, RotateKey, revoke_api_key, rotate_api_key
 from keybearer.operations.keys import (
     CreateKey,
     GetKey,
@@ -304,6 +305,80 @@ async def test_a_list_is_sorted_filtered_searched_and_paged(
     off = await update_api_key(call, UpdateKey(key_id=newest.api_keys[0].id, enabled=False))
     disabled = await list_api_keys(call, ListKeys(status=("disabled", "revoked")))
     assert [key.id for key in disabled.api_keys] == [off.id]
+
+
+DAY = 86_400
+
+
+async def test_a_list_finds_what_ends_soon_what_is_unused_and_what_is_permitted(
+    app: App, ada: Session, clock: StandingClock
+) -> None:
+    async def names(**asked: object) -> set[str | None]:
+        page = await list_api_keys(call_of(app, ada), ListKeys(**asked))  # type: ignore[arg-type]
+        assert page.total == len(page.api_keys)
+        return {key.name for key in page.api_keys}
+
+    made = {
+        name: await make(app, ada, name=name, expires_in=days * DAY, permissions=permissions)
+        for name, days, permissions in (
+            ("soon", 95, {"files": ["read"]}),
+            ("later", 200, {"files": ["read", "write"]}),
+            ("off", 95, {"deploy": ["run"]}),
+            ("gone", 95, None),
+            ("over", 80, None),
+        )
+    }
+    await update_api_key(call_of(app, ada), UpdateKey(key_id=made["off"].id, enabled=False))
+    await revoke_api_key(call_of(app, ada), RevokeKey(key_id=made["gone"].id))
+    clock.advance(90 * DAY * 1000)
+    await make(app, ada, name="new", expires_in=None)
+    assert await names(expiring_within=7 * DAY) == {"soon", "off"}
+    assert await names(expiring_within=5 * DAY) == set()  # it must end before, not then
+    assert await names(expiring_within=5 * DAY + 1) == {"soon", "off"}
+    assert await names(expiring_within=7 * DAY, status=("disabled",)) == {"off"}
+    assert await names(unused_for=90 * DAY) == {"soon", "later", "off"}
+    assert await names(unused_for=90 * DAY + 1) == set()
+    assert await names(expiring_within=7 * DAY, unused_for=DAY, search="so") == {"soon"}
+    await accepted(app, made["later"].key)  # counted in memory, and seen at once
+    assert await names(unused_for=90 * DAY) == {"soon", "off"}
+    assert await names(permission="files:read") == {"soon", "later"}
+    assert await names(permission="files:write") == {"later"}
+    assert await names(permission="deploy:run") == {"off"}
+    assert await names(permission="deploy:ru") == await names(permission="file:read") == set()
+    assert len(await names()) == len(await names(permission="")) == 6
+
+
+async def test_a_list_by_status_begins_with_what_asks_for_something(app: App, ada: Session) -> None:
+    for name, days in (("active", 90), ("expiring", 3), ("disabled", 90), ("rotating", 90)):
+        made = await make(app, ada, name=name, expires_in=days * DAY)
+        if name == "disabled":
+            await update_api_key(call_of(app, ada), UpdateKey(key_id=made.id, enabled=False))
+        if name == "rotating":
+            await rotate_api_key(call_of(app, ada), RotateKey(key_id=made.id))
+    for direction, expected in (
+        (None, ["rotating", "expiring", "active", "disabled"]),
+        ("desc", ["disabled", "active", "expiring", "rotating"]),
+    ):
+        asked = {} if direction is None else {"sort_direction": direction}
+        page = await list_api_keys(
+            call_of(app, ada), ListKeys(sort_by="status", **asked)  # type: ignore[arg-type]
+        )  # fmt: skip
+        assert [key.name for key in page.api_keys] == expected
+        assert [key.status for key in page.api_keys] == expected
+
+
+@pytest.mark.parametrize(
+    "permission",
+    ["files", "files:", ":read", "files:*", "*", "files:read,files:write", "a:b:c", "Files:read",
+     '"files":["read"', "files:re.d ", ".*:.*", "' OR 1=1 --", "files:read\n"],
+)  # fmt: skip
+async def test_a_list_is_asked_for_one_permission(app: App, ada: Session, permission: str) -> None:
+    await make(app, ada, permissions={"files": ["read"]})
+    asked = list_api_keys(call_of(app, ada), ListKeys(permission=permission))
+    if permission == "files:re.d ":  # as a setting takes it, without its spaces; no pattern
+        assert (await asked).total == 0
+    else:
+        assert await code_of(asked) == "VALIDATION_ERROR"
 
 
 async def test_only_the_server_lists_other_peoples_keys(app: App, ada: Session) -> None:

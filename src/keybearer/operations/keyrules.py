@@ -11,7 +11,7 @@ from keybearer.domain.model import UNTIL_FINISHED, RateLimit
 from keybearer.domain.networks import parse_allow_list
 from keybearer.domain.permissions import missing, parse
 from keybearer.operations.declaration import Call
-from keybearer.operations.wire import check_text, read_instant
+from keybearer.operations.wire import check_text, is_admin, read_instant
 
 Permissions = dict[str, list[str]]
 
@@ -60,6 +60,14 @@ T = TypeVar("T")
 def chosen(value: T | UnsetType, otherwise: T) -> T:
     """What was asked, or otherwise what holds anyway."""
     return otherwise if isinstance(value, UnsetType) else value
+
+
+def may_create(call: Call) -> bool:
+    """Whether the caller may make keys at all, by KEY_CREATION."""
+    creation = call.app.settings.key_creation
+    if call.trusted or creation == "everyone":
+        return True
+    return creation == "admins" and is_admin(call.session)
 
 
 def check_name(name: str | None) -> str | None:

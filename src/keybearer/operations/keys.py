@@ -5,12 +5,14 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from keybearer.adapters.sql import accounts, audit
+from keybearer.adapters.sql import accounts, audit, keylists
 from keybearer.adapters.sql import keys as sql
 from keybearer.domain import reminders
 from keybearer.domain.credentials import Secret, mint, start_of
+from keybearer.domain.durations import MAX_DURATION
 from keybearer.domain.errors import Failure
 from keybearer.domain.model import Key, Role, Session
+from keybearer.domain.permissions import parse_needs
 from keybearer.domain.ports import Transaction
 from keybearer.operations.app import record
 from keybearer.operations.declaration import Access, Call, Input, operation
@@ -29,10 +31,11 @@ from keybearer.operations.keyrules import (
     check_rate_limit,
     chosen,
     expiry,
+    may_create,
 )
 from keybearer.operations.keywire import ApiKey, ApiKeyPage, CreatedApiKey, created, key_record
 from keybearer.operations.ownership import named, own_key
-from keybearer.operations.wire import Id, instant, is_admin, refuse_server_only
+from keybearer.operations.wire import Id, instant, refuse_server_only
 
 TAG = "API keys"
 
@@ -62,22 +65,37 @@ class CreateKey(Input, frozen=True, kw_only=True):
 
 
 StatusWord = Literal["active", "expiring", "expired", "disabled", "revoked", "rotating"]
+Seconds = Annotated[int, msgspec.Meta(ge=1, le=MAX_DURATION // 1000)]
 
 
 class ListKeys(Input, frozen=True, kw_only=True):
     """Which keys to list, in which order; `status` may stand several times.
 
-    Without `sortDirection` the newest come first, and any other order goes upwards.
+    Without `sortDirection` the newest come first, and any other order goes upwards; by `status`
+    that is rotating, expiring, active, disabled, expired, revoked. `expiringWithin` so many
+    seconds leaves keys that end by then, `unusedFor` so many seconds those that exist as long and
+    were not used since, and both only keys that are neither revoked nor expired. `permission`
+    leaves those that were given it, as `files:read`.
     """
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 100
     offset: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
     sort_by: Literal[
-        "createdAt", "updatedAt", "expiresAt", "lastRequest", "name", "requestCount", "enabled"
+        "createdAt",
+        "updatedAt",
+        "expiresAt",
+        "lastRequest",
+        "name",
+        "requestCount",
+        "enabled",
+        "status",
     ] = "createdAt"
     sort_direction: Literal["asc", "desc"] | UnsetType = UNSET
     status: tuple[StatusWord, ...] = ()
     search: Annotated[str, msgspec.Meta(max_length=100)] = ""
+    expiring_within: Seconds | UnsetType = UNSET
+    unused_for: Seconds | UnsetType = UNSET
+    permission: Annotated[str, msgspec.Meta(max_length=129)] = ""
     user_id: Id | UnsetType = UNSET
 
 
@@ -105,7 +123,8 @@ async def create_api_key(call: Call, asked: CreateKey) -> CreatedApiKey:
     With another request that header is refused.
     """
     refuse_server_only(call, asked, "user_id", *SERVER_ONLY)
-    _check_may_create(call)
+    if not may_create(call):
+        raise Failure("KEY_CREATION_NOT_ALLOWED")
     owner_id, role = await _owner(call, asked.user_id)
     settings = call.app.settings
     limit = settings.key_rate_limit
@@ -212,14 +231,19 @@ async def list_api_keys(call: Call, asked: ListKeys) -> ApiKeyPage:
     direction = asked.sort_direction
     if direction is UNSET:
         direction = "desc" if asked.sort_by == "createdAt" else "asc"
+    permission = _one_permission(asked.permission)
+    within, unused = asked.expiring_within, asked.unused_for
 
     async def body(tx: Transaction) -> tuple[list[Key], int]:
-        return await sql.page(
+        return await keylists.page(
             tx,
             owner_id=owner_id,
             now=call.now,
             statuses=asked.status,
             search=asked.search,
+            expires_before=None if within is UNSET else call.now + within * 1000,
+            unused_since=None if unused is UNSET else call.now - unused * 1000,
+            permission=permission,
             sort_by=asked.sort_by,
             descending=direction == "desc",
             limit=asked.limit,
@@ -248,12 +272,19 @@ async def get_api_key(call: Call, asked: GetKey) -> ApiKey:
     return key_record(key, call.now)
 
 
-def _check_may_create(call: Call) -> None:
-    creation = call.app.settings.key_creation
-    if call.trusted or creation == "everyone":
-        return
-    if creation == "nobody" or not is_admin(call.session):
-        raise Failure("KEY_CREATION_NOT_ALLOWED")
+def _one_permission(text: str) -> str | None:
+    """The permission that a list is asked for, or None.
+
+    Raises:
+        Failure: VALIDATION_ERROR.
+    """
+    if not text:
+        return None
+    try:
+        (permission,) = parse_needs(text)
+    except ValueError:
+        raise Failure("VALIDATION_ERROR", "permission takes one, as files:read.") from None
+    return permission
 
 
 async def _owner(call: Call, user_id: str | UnsetType) -> tuple[str, Role]:

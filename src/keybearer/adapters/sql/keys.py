@@ -1,12 +1,10 @@
 """API keys: one statement for each question."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from sqlalchemy import (
     BigInteger,
-    ColumnElement,
     and_,
     bindparam,
     case,
@@ -20,7 +18,7 @@ from sqlalchemy import (
 
 from keybearer.adapters.sql import keysecrets
 from keybearer.adapters.sql.tables import activity, api_key_secrets, api_keys, usage, users
-from keybearer.domain.model import EXPIRING_MS, Key, Status
+from keybearer.domain.model import Key
 from keybearer.domain.permissions import parse, to_wire
 from keybearer.domain.ports import Row, Transaction
 
@@ -31,23 +29,25 @@ _ROTATING = (
     .scalar_subquery()
     .label("rotating_until")
 )
-_RECORD = select(api_keys, _ROTATING)
-
-SORTABLE: Mapping[str, Any] = {
-    "createdAt": api_keys.c.created_at,
-    "updatedAt": api_keys.c.updated_at,
-    "expiresAt": api_keys.c.expires_at,
-    "lastRequest": api_keys.c.last_used_at,
-    "name": api_keys.c.name,
-    "requestCount": api_keys.c.request_count,
-    "enabled": api_keys.c.enabled,
-}
-"""What a list may be sorted by: wire names to columns."""
+RECORD = select(api_keys, _ROTATING)
+"""What `read` makes a key of; wants `now`."""
 
 _INSERT = insert(api_keys)
-_BY_ID = _RECORD.where(api_keys.c.id == bindparam("id"))
+_BY_ID = RECORD.where(api_keys.c.id == bindparam("id"))
 _BY_ID_LOCKED = _BY_ID.with_for_update(of=api_keys)
-_BY_IDEMPOTENCY = _RECORD.where(api_keys.c.idempotency.in_(bindparam("digests", expanding=True)))
+_BY_IDEMPOTENCY = RECORD.where(api_keys.c.idempotency.in_(bindparam("digests", expanding=True)))
+# Many rows are locked by id, so that two who change the same keys never wait for each other.
+_LOCK_MANY = (
+    RECORD.where(api_keys.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(api_keys.c.id)
+    .with_for_update(of=api_keys)
+)
+_LOCK_OWNERS = (
+    select(api_keys.c.id)
+    .where(api_keys.c.owner_id == bindparam("of_owner"), api_keys.c.revoked_at.is_(None))
+    .order_by(api_keys.c.id)
+    .with_for_update()
+)
 _COUNT_LIVE = (
     select(func.count().label("n"))
     .select_from(api_keys)
@@ -57,9 +57,26 @@ _COUNT_LIVE = (
         or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > bindparam("now")),
     )
 )
+_SWITCH_MANY = (
+    update(api_keys)
+    .where(api_keys.c.id.in_(bindparam("ids", expanding=True)))
+    .values(enabled=bindparam("switched"), updated_at=bindparam("at"))
+)
 _REVOKE = (
     update(api_keys)
     .where(api_keys.c.id == bindparam("key_id"), api_keys.c.revoked_at.is_(None))
+    .values(
+        revoked_at=bindparam("revoked_at"),
+        revoked_reason=bindparam("revoked_reason"),
+        updated_at=bindparam("revoked_at"),
+    )
+)
+_REVOKE_MANY = (
+    update(api_keys)
+    .where(
+        api_keys.c.id.in_(bindparam("ids", expanding=True)),
+        api_keys.c.revoked_at.is_(None),
+    )
     .values(
         revoked_at=bindparam("revoked_at"),
         revoked_reason=bindparam("revoked_reason"),
@@ -167,7 +184,17 @@ async def add(
 async def by_id(tx: Transaction, id: str, *, now: int, lock: bool = False) -> Key | None:
     """One key; `lock` makes other changes of it wait until the transaction ends."""
     row = await tx.one(_BY_ID_LOCKED if lock else _BY_ID, id=id, now=now)
-    return None if row is None else _key(row)
+    return None if row is None else read(row)
+
+
+async def lock_many(
+    tx: Transaction, ids: Sequence[str], *, owner_id: str | None, now: int
+) -> list[Key]:
+    """Those of the keys that an owner has (None: that there are), locked until the end."""
+    statement = _LOCK_MANY
+    if owner_id is not None:
+        statement = statement.where(api_keys.c.owner_id == owner_id)
+    return [read(row) for row in await tx.all(statement, ids=list(ids), now=now)]
 
 
 async def by_idempotency(
@@ -175,51 +202,13 @@ async def by_idempotency(
 ) -> tuple[Key, bytes | None] | None:
     """The key that an earlier try under the same name made, and the digest of what it asked."""
     row = await tx.one(_BY_IDEMPOTENCY, digests=list(digests), now=now)
-    return None if row is None else (_key(row), row.idempotent_request)
+    return None if row is None else (read(row), row.idempotent_request)
 
 
 async def count_live(tx: Transaction, owner_id: str, *, now: int) -> int:
     """How many keys an owner has that are neither revoked nor expired."""
     row = await tx.one(_COUNT_LIVE, owner_id=owner_id, now=now)
     return 0 if row is None else int(row.n)
-
-
-async def page(
-    tx: Transaction,
-    *,
-    owner_id: str | None,
-    now: int,
-    statuses: Iterable[Status] = (),
-    search: str = "",
-    sort_by: str = "createdAt",
-    descending: bool = True,
-    limit: int,
-    offset: int,
-) -> tuple[list[Key], int]:
-    """A page of keys, and how many there are before paging; `owner_id` None means everyone's."""
-    where: list[ColumnElement[bool]] = []
-    if owner_id is not None:
-        where.append(api_keys.c.owner_id == owner_id)
-    wanted = [_has_status(status, now) for status in statuses]
-    if wanted:
-        where.append(or_(*wanted))
-    if search:
-        where.append(
-            or_(
-                *(
-                    column.icontains(search, autoescape=True)
-                    for column in (api_keys.c.name, api_keys.c.description, api_keys.c.start)
-                )
-            )
-        )
-    column = SORTABLE[sort_by]
-    order = column.desc().nulls_last() if descending else column.asc().nulls_last()
-    tie = api_keys.c.id.desc() if descending else api_keys.c.id.asc()
-    rows = await tx.all(
-        _RECORD.where(*where).order_by(order, tie).limit(limit).offset(offset), now=now
-    )
-    count = await tx.one(select(func.count().label("n")).select_from(api_keys).where(*where))
-    return [_key(row) for row in rows], 0 if count is None else int(count.n)
 
 
 async def save(tx: Transaction, id: str, changes: Mapping[str, object]) -> None:
@@ -241,8 +230,19 @@ async def revoke(tx: Transaction, id: str, *, now: int, reason: str | None) -> b
     return changed == 1
 
 
+async def switch_many(tx: Transaction, ids: Sequence[str], *, enabled: bool, now: int) -> None:
+    """Turns keys on or off."""
+    await tx.run(_SWITCH_MANY, ids=list(ids), switched=enabled, at=now)
+
+
+async def revoke_many(tx: Transaction, ids: Sequence[str], *, now: int, reason: str | None) -> None:
+    """Marks those of the keys revoked that were not."""
+    await tx.run(_REVOKE_MANY, ids=list(ids), revoked_at=now, revoked_reason=reason)
+
+
 async def revoke_owners(tx: Transaction, owner_id: str, *, now: int, reason: str) -> list[str]:
     """Marks every key of an owner revoked, and gives the ids that were not."""
+    await tx.all(_LOCK_OWNERS, of_owner=owner_id)
     rows = await tx.all(_REVOKE_OWNERS, of_owner=owner_id, revoked_at=now, revoked_reason=reason)
     return [row.id for row in rows]
 
@@ -252,7 +252,7 @@ async def by_digest(
 ) -> tuple[Key, Row] | None:
     """The key of a secret, and what a verdict needs beside it, in one indexed read."""
     row = await tx.one(_GRANT, digests=list(digests), now=now)
-    return None if row is None else (_key(row), row)
+    return None if row is None else (read(row), row)
 
 
 async def consume(tx: Transaction, id: str, *, cost: int, now: int) -> int | None:
@@ -275,31 +275,6 @@ async def forget_ended(tx: Transaction, *, before: int, limit: int = 500) -> int
     return len(ids)
 
 
-def _has_status(status: Status, now: int) -> ColumnElement[bool]:
-    """The same words as `Key.status`, in SQL."""
-    revoked = api_keys.c.revoked_at.is_not(None)
-    expired = and_(~revoked, api_keys.c.expires_at.is_not(None), api_keys.c.expires_at <= now)
-    alive = and_(~revoked, or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > now))
-    usable = and_(alive, api_keys.c.enabled.is_(True))
-    rotating = (
-        select(api_key_secrets.c.digest)
-        .where(
-            api_key_secrets.c.key_id == api_keys.c.id,
-            api_key_secrets.c.usable_until > now,
-        )
-        .exists()
-    )
-    soon = and_(api_keys.c.expires_at.is_not(None), api_keys.c.expires_at < now + EXPIRING_MS)
-    return {
-        "revoked": revoked,
-        "expired": expired,
-        "disabled": and_(alive, api_keys.c.enabled.is_(False)),
-        "rotating": and_(usable, rotating),
-        "expiring": and_(usable, ~rotating, soon),
-        "active": and_(usable, ~rotating, or_(api_keys.c.expires_at.is_(None), ~soon)),
-    }[status]
-
-
 _FIELDS = tuple(
     name
     for name in Key.__struct_fields__
@@ -307,7 +282,8 @@ _FIELDS = tuple(
 )
 
 
-def _key(row: Row) -> Key:
+def read(row: Row) -> Key:
+    """A key of a row of `RECORD`."""
     return Key(
         **{name: getattr(row, name) for name in _FIELDS},
         permissions=permissions_of(row.permissions),
