@@ -11,6 +11,7 @@ from keybearer.domain.permissions import stated
 from keybearer.operations import (
     accounts,
     calendar,
+    keybulk,
     keyedits,
     keyends,
     keys,
@@ -159,6 +160,8 @@ class Api:
         self.get_api_key = Bound(running, keys.get_api_key)
         self.update_api_key = Bound(running, keyedits.update_api_key)
         self.revoke_api_key = Bound(running, keyends.revoke_api_key)
+        self.update_api_keys = Bound(running, keybulk.update_api_keys)
+        self.revoke_api_keys = Bound(running, keybulk.revoke_api_keys)
         self.revoke_self = Bound(running, keyends.revoke_self)
         self.rotate_api_key = Bound(running, keyends.rotate_api_key)
         self.get_rotation = Bound(running, rotation.get_rotation)

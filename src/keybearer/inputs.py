@@ -2,6 +2,7 @@
 
 from keybearer.operations.accounts import AskForLink, ConfirmLink, DeleteUser, SignUp, UpdateUser
 from keybearer.operations.calendar import ReadCalendar
+from keybearer.operations.keybulk import RevokeKeys, UpdateKeys
 from keybearer.operations.keyedits import UpdateKey
 from keybearer.operations.keyends import RevokeKey, RotateKey
 from keybearer.operations.keys import CreateKey, GetKey, ListKeys
@@ -37,6 +38,7 @@ __all__ = [
     "Refresh",
     "ResetPassword",
     "RevokeKey",
+    "RevokeKeys",
     "RevokeSession",
     "RevokeToken",
     "RotateKey",
@@ -44,6 +46,7 @@ __all__ = [
     "SignOut",
     "SignUp",
     "UpdateKey",
+    "UpdateKeys",
     "UpdateUser",
     "VerifyBatch",
     "VerifyKey",

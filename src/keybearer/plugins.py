@@ -8,6 +8,7 @@ from keybearer.domain.permissions import stated
 from keybearer.operations import (
     accounts,
     calendar,
+    keybulk,
     keyedits,
     keyends,
     keys,
@@ -75,6 +76,7 @@ def api_key(
             *rotation.OPERATIONS,
             *reports.OF_KEYS,
             *calendar.OPERATIONS,
+            *keybulk.OPERATIONS,
             *verify.OPERATIONS,
         ),
         settings={

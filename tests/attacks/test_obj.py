@@ -65,6 +65,42 @@ async def test_a063_another_users_key_cannot_be_ended(
     assert await town.works(town.k2["key"])
 
 
+AT_ONCE: list[tuple[str, dict[str, object]]] = [
+    ("/api-key/revoke-many", {"reason": "pwn"}),
+    ("/api-key/update-many", {"enabled": False}),
+    ("/api-key/update-many", {"enabled": True}),
+]
+
+
+@pytest.mark.parametrize(("path", "more"), AT_ONCE)
+async def test_a063_many_keys_at_once_are_ones_own_too(
+    town: Town, path: str, more: dict[str, object]
+) -> None:
+    before = await record_of_k2(town)
+    asked = [town.k2["id"], NOBODYS, town.k2["id"].upper(), " " + town.k2["id"], "%", "x"]
+    answer = await town.post(path, town.t1, keyIds=[*asked, town.k1["id"]], **more)
+    assert answer.status_code == 200
+    *others, own = answer.json()["results"]
+    assert others == [{"keyId": id, "success": False, "code": "KEY_NOT_FOUND"} for id in asked]
+    assert own == {"keyId": town.k1["id"], "success": True, "code": None}
+    assert await record_of_k2(town) == before
+    assert await town.works(town.k2["key"])
+    told = [await town.events("key.revoked"), await town.events("key.updated")]
+    assert {event.target_id for events in told for event in events} == {town.k1["id"]}
+
+
+@pytest.mark.parametrize(("path", "more"), AT_ONCE)
+async def test_a069_among_many_no_answer_tells_whose_or_whether(
+    town: Town, path: str, more: dict[str, object]
+) -> None:
+    told = []
+    for id in (town.k2["id"], NOBODYS):
+        answer = await town.post(path, town.t1, keyIds=[id], **more)
+        assert answer.status_code == 200
+        told.append(answer.text.replace(id, ""))
+    assert told[0] == told[1]
+
+
 async def test_a064_another_users_key_cannot_be_changed(town: Town) -> None:
     before = await record_of_k2(town)
     for change in (
@@ -190,6 +226,14 @@ async def test_a067_a_list_is_ones_own_whatever_is_asked(town: Town) -> None:
         {"limit": "1e9"},
         {"offset": "-1"},
         {"sortDirection": "sideways"},
+        {"expiringWithin": "0"},
+        {"expiringWithin": "1e9"},
+        {"expiringWithin": "9007199254740993"},
+        {"unusedFor": "-1"},
+        {"unusedFor": "315360001"},
+        {"permission": "files:%"},
+        {"permission": "files:read') OR ('1'='1"},
+        {"permission": "x" * 130},
     ):
         assert is_problem(await town.get("/api-key/list", town.t1, **query), 400), query
 
@@ -210,10 +254,28 @@ async def test_a070_a_malformed_id_touches_nothing(town: Town) -> None:
     assert await town.works(town.k2["key"])
 
 
+async def test_a070_malformed_ids_among_many_touch_nothing(town: Town) -> None:
+    key = town.k1["id"]
+    odd: list[object] = [
+        None, key, {}, [], [None], [1], [[key]], [{"$ne": None}], [""], ["x" * 65], [key, key],
+        [f"k{n}" for n in range(101)],
+    ]  # fmt: skip
+    for path, more in AT_ONCE:
+        for value in odd:
+            answer = await town.post(path, town.t1, keyIds=value, **more)
+            assert is_problem(answer, 400), (path, value)
+    for enabled in (None, "false", 0, [False]):
+        answer = await town.post("/api-key/update-many", town.t1, keyIds=[key], enabled=enabled)
+        assert is_problem(answer, 400), enabled
+    assert await town.works(town.k1["key"])
+
+
 async def test_a071_an_empty_body_ends_nothing(town: Town) -> None:
     for answer in (
         await town.client.request("DELETE", f"{API}/api-key/revoke", headers=town.t1),
         await town.post("/api-key/delete", town.t1),
+        await town.post("/api-key/revoke-many", town.t1),
+        await town.post("/api-key/update-many", town.t1),
     ):
         assert is_problem(answer, 400, "VALIDATION_ERROR")
     assert await town.works(town.k1["key"])
