@@ -14,6 +14,7 @@ from keybearer.operations import (
     keybulk,
     keyedits,
     keyends,
+    keypolicy,
     keys,
     people,
     recovery,
@@ -173,6 +174,8 @@ class Api:
         self.get_usage = Bound(running, reports.get_usage)
         self.daily_usage = Bound(running, reports.daily_usage)
         self.list_activity = Bound(running, reports.list_activity)
+        self.summarize_keys = Bound(running, keypolicy.summarize_keys)
+        self.get_key_policy = Bound(running, keypolicy.get_key_policy)
         self.list_audit = Bound(running, reports.list_audit)
         # the calendar
         self.create_calendar = Bound(running, calendar.create_calendar)

@@ -11,6 +11,7 @@ from keybearer.operations import (
     keybulk,
     keyedits,
     keyends,
+    keypolicy,
     keys,
     reports,
     rotation,
@@ -77,6 +78,7 @@ def api_key(
             *reports.OF_KEYS,
             *calendar.OPERATIONS,
             *keybulk.OPERATIONS,
+            *keypolicy.OPERATIONS,
             *verify.OPERATIONS,
         ),
         settings={

@@ -213,6 +213,16 @@ async def test_a069_a_calendar_does_not_tell_why_it_is_gone(town: Town) -> None:
     assert all(each == bodies[0] for each in bodies)
 
 
+async def test_a066_counts_and_policy_are_ones_own(town: Town) -> None:
+    await town.create(name="one more")
+    for headers, total in ((town.t1, 2), (town.t2, 1)):
+        assert (await town.get("/api-key/summary", headers)).json()["total"] == total
+        assert (await town.get("/api-key/policy", headers)).json()["liveKeys"] == total
+    for path in ("/api-key/summary", "/api-key/policy"):
+        answer = await town.get(path, town.t1, userId=town.u2)
+        assert is_problem(answer, 400, "UNKNOWN_FIELD")
+
+
 async def test_a067_a_list_is_ones_own_whatever_is_asked(town: Town) -> None:
     for query in (
         {"userId": town.u2},
