@@ -49,11 +49,15 @@ async def person(
     )
 
 
-def by(user: User, session_id: str = "session") -> Session:
+FRESH = 1 << 60
+"""A password given just now, whenever that is."""
+
+
+def by(user: User, session_id: str = "session", authenticated_at: int = FRESH) -> Session:
     """That user, logged in."""
     return Session(
         subject=user.id, kind="session", id=session_id, session_id=session_id, role=user.role,
-        permissions=None,
+        permissions=None, authenticated_at=authenticated_at,
     )  # fmt: skip
 
 

@@ -124,6 +124,10 @@ def test_the_processs_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> No
             {"SESSION_IDLE_TTL": "8d"},
             "KEYBEARER_SESSION_IDLE_TTL is longer than KEYBEARER_SESSION_TTL",
         ),
+        (
+            {"SESSION_TTL": "1h", "STEP_UP_AFTER": "61m"},
+            "KEYBEARER_STEP_UP_AFTER is longer than KEYBEARER_SESSION_TTL",
+        ),
         ({"WORKERS": "2"}, "KEYBEARER_WORKERS above 1 needs KEYBEARER_REDIS_URL"),
         ({"WORKERS": "2", "REDIS_URL": "redis://h"}, "KEYBEARER_WORKERS above 1 is not supported"),
     ],
@@ -137,6 +141,8 @@ def test_equal_bounds_are_no_contradiction() -> None:
     assert settings.key_default_lifetime == settings.key_max_lifetime
     assert load({"session_ttl": "1d", "session_idle_ttl": "24h"}, environ={}).session_ttl
     assert load({"refresh_token_ttl": "90d"}, environ={}).refresh_token_ttl
+    assert load({"session_ttl": "1h", "step_up_after": "60m"}, environ={}).step_up_after
+    assert load({"session_ttl": "1h", "step_up_after": "off"}, environ={}).step_up_after is None
 
 
 @pytest.mark.parametrize(
@@ -145,6 +151,7 @@ def test_equal_bounds_are_no_contradiction() -> None:
         ("key_default_lifetime", "key_max_lifetime", "30d"),
         ("refresh_token_ttl", "refresh_absolute_ttl", "7d"),
         ("session_idle_ttl", "session_ttl", "12h"),
+        ("step_up_after", "session_ttl", "5m"),
     ],
 )
 def test_what_is_not_set_follows_the_longest_that_is(

@@ -22,6 +22,7 @@ from keybearer.operations import (
     rotation,
     service_tokens,
     sessions,
+    stepup,
     tokens,
     verify,
 )
@@ -201,6 +202,7 @@ class Api:
         self.revoke_session = Bound(running, sessions.revoke_session)
         self.revoke_sessions = Bound(running, sessions.revoke_sessions)
         self.revoke_other_sessions = Bound(running, sessions.revoke_other_sessions)
+        self.verify_password = Bound(running, stepup.verify_password)
         # tokens
         self.login = Bound(running, tokens.login)
         self.refresh = Bound(running, tokens.refresh)

@@ -11,6 +11,7 @@ from keybearer.operations.recovery import AskForReset, ChangePassword, ResetPass
 from keybearer.operations.reports import AskActivity, AskAudit, AskDailyUsage, AskUsage
 from keybearer.operations.rotation import AboutRotation, ExtendRotation
 from keybearer.operations.sessions import AskSession, RevokeSession, SignIn, SignOut
+from keybearer.operations.stepup import VerifyPassword
 from keybearer.operations.tokens import AboutToken, Login, Logout, Refresh, RevokeToken
 from keybearer.operations.verify import VerifyBatch, VerifyKey
 
@@ -50,4 +51,5 @@ __all__ = [
     "UpdateUser",
     "VerifyBatch",
     "VerifyKey",
+    "VerifyPassword",
 ]

@@ -16,6 +16,7 @@ from keybearer.operations import (
     reports,
     rotation,
     sessions,
+    stepup,
     tokens,
     verify,
 )
@@ -39,7 +40,11 @@ class Plugin:
 
 
 CORE: tuple[AnyOperation, ...] = (reports.list_audit,)
-ACCOUNTS: tuple[AnyOperation, ...] = (*accounts.OPERATIONS, *sessions.OPERATIONS)
+ACCOUNTS: tuple[AnyOperation, ...] = (
+    *accounts.OPERATIONS,
+    *sessions.OPERATIONS,
+    *stepup.OPERATIONS,
+)
 
 
 def api_key(

@@ -42,6 +42,7 @@ _WITHIN = (
     ("key_default_lifetime", "key_max_lifetime"),
     ("refresh_token_ttl", "refresh_absolute_ttl"),
     ("session_idle_ttl", "session_ttl"),
+    ("step_up_after", "session_ttl"),
 )
 _SECRET_NAMES = frozenset({"secret", "smtp_url", "database_url", "redis_url", "service_tokens"})
 
@@ -74,6 +75,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     refresh_absolute_ttl: int = 90 * DAY_MS
     session_ttl: int = 7 * DAY_MS
     session_idle_ttl: int = DAY_MS
+    step_up_after: int | None = 15 * 60_000
     password_min_length: int = 15
     locales: tuple[str, ...] = _LOCALES
     trusted_proxies: AllowList | None = None
@@ -247,6 +249,13 @@ def _rate(text: str) -> RateLimit | None:
     return None if rate is None else RateLimit(maximum=rate[0], window_ms=rate[1])
 
 
+def _step_up(text: str) -> int | None:
+    try:
+        return None if text == "off" else _duration(low=60_000)(text)
+    except ValueError:
+        raise ValueError("takes a duration of 1m or more, as 15m, or off") from None
+
+
 def _secret(text: str) -> tuple[str, ...]:
     secrets = _words(text)
     for secret in secrets:
@@ -296,6 +305,7 @@ PARSERS: Mapping[str, Callable[[str], Any]] = {
     "refresh_absolute_ttl": _duration(),
     "session_ttl": _duration(),
     "session_idle_ttl": _duration(),
+    "step_up_after": _step_up,
     "password_min_length": _whole(8, 64),
     "locales": _locales,
     "trusted_proxies": parse_trusted_proxies,
@@ -390,7 +400,7 @@ def _check(settings: Settings) -> None:
     if settings.sqlite_path is None and not settings.secret:
         raise Misuse("KEYBEARER_SECRET is required with PostgreSQL: openssl rand -base64 48")
     for shorter, longer in _WITHIN:
-        if getattr(settings, shorter) > getattr(settings, longer):
+        if (getattr(settings, shorter) or 0) > getattr(settings, longer):
             raise Misuse(f"{PREFIX}{shorter.upper()} is longer than {PREFIX}{longer.upper()}")
     if settings.workers > 1 and settings.redis_url is None:
         raise Misuse("KEYBEARER_WORKERS above 1 needs KEYBEARER_REDIS_URL: limits are shared there")

@@ -82,6 +82,9 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
         # 403: known, but not allowed
         "EMAIL_NOT_VERIFIED": Problem(403, _MAY, "Email not verified"),
         "USER_DISABLED": Problem(403, _MAY, "This account is disabled."),
+        "SESSION_NOT_FRESH": Problem(
+            403, _MAY, "Confirm your password first: it was given too long ago."
+        ),
         "SESSION_REQUIRED": Problem(403, _MAY, "An API key cannot do this: log in instead."),
         "SERVICE_TOKEN_REQUIRED": Problem(403, _MAY, "Only a service token may call this."),
         "ADMIN_REQUIRED": Problem(403, _MAY, "Only administrators may do this."),

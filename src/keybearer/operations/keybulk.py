@@ -16,6 +16,7 @@ from keybearer.domain.model import Key
 from keybearer.domain.ports import Transaction
 from keybearer.operations.app import record
 from keybearer.operations.declaration import Access, Call, Input, Output, operation
+from keybearer.operations.stepup import require_fresh
 from keybearer.operations.wire import Id, Timestamp, check_text, instant
 
 TAG = "API keys"
@@ -63,7 +64,8 @@ class RevokedKeys(Output, frozen=True, kw_only=True):
     waited_ms: int
 
 
-@operation("POST", "/api-key/update-many", access=Access.MANAGER, tag=TAG, management=True)
+@operation("POST", "/api-key/update-many", access=Access.MANAGER, tag=TAG, management=True,
+           errors=("SESSION_NOT_FRESH",))  # fmt: skip
 async def update_api_keys(call: Call, asked: UpdateKeys) -> UpdatedKeys:
     """Turns many keys on or off at once.
 
@@ -71,6 +73,8 @@ async def update_api_keys(call: Call, asked: UpdateKeys) -> UpdatedKeys:
     the same. When this has answered, every check goes by the new values.
     """
     _check_distinct(asked.key_ids)
+    if asked.enabled:
+        await require_fresh(call)
 
     async def body(tx: Transaction) -> list[Key]:
         found = await _lock(call, tx, asked.key_ids)

@@ -28,6 +28,7 @@ from keybearer.operations.keyrules import (
 )
 from keybearer.operations.keywire import ApiKey, key_record
 from keybearer.operations.ownership import own_key
+from keybearer.operations.stepup import require_fresh
 from keybearer.operations.wire import Id, refuse_server_only
 
 
@@ -53,14 +54,17 @@ class UpdateKey(Input, frozen=True, kw_only=True):
 
 @operation("POST", "/api-key/update", access=Access.MANAGER, tag="API keys", management=True,
            errors=(*RULES, "KEY_NOT_FOUND", "KEY_NOT_UPDATABLE",
-                   "NO_VALUES_TO_UPDATE"))  # fmt: skip
+                   "NO_VALUES_TO_UPDATE", "SESSION_NOT_FRESH"))  # fmt: skip
 async def update_api_key(call: Call, asked: UpdateKey) -> ApiKey:
     """Changes a key: its name, description, expiry, permissions, networks, or whether it is on.
 
     When it has answered, every check goes by the new values. A key that has expired or was
-    revoked never comes back.
+    revoked never comes back. What may make a key worth more (permissions, networks, expiry,
+    turning it on) asks for a password that was given lately, as `/api-key/create` does.
     """
     refuse_server_only(call, asked, *SERVER_ONLY)
+    if _widens(asked):
+        await require_fresh(call)
     before = await call.app.database.read(lambda tx: own_key(call, tx, asked.key_id))
     changes = await _changes(call, asked, before)
     if not changes:
@@ -88,6 +92,11 @@ def _reminded(changes: dict[str, Any], now: int) -> dict[str, object]:
     if "expires_at" not in changes:
         return {"updated_at": now}
     return {"updated_at": now, "reminded_days": reminders.within(changes["expires_at"], now)}
+
+
+def _widens(asked: UpdateKey) -> bool:
+    fields = (asked.permissions, asked.ip_allow, asked.expires_in, asked.expires_at)
+    return asked.enabled is True or any(given is not UNSET for given in fields)
 
 
 async def _changes(call: Call, asked: UpdateKey, key: Key) -> dict[str, object]:

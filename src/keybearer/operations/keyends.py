@@ -15,6 +15,7 @@ from keybearer.operations.declaration import Access, Call, Empty, Input, operati
 from keybearer.operations.keyrules import Grace, grace_end
 from keybearer.operations.keywire import CreatedApiKey, Revoked, created
 from keybearer.operations.ownership import named, own_key
+from keybearer.operations.stepup import require_fresh
 from keybearer.operations.users import revoke_keys
 from keybearer.operations.wire import Id, check_text, instant
 
@@ -86,6 +87,7 @@ async def _revoke(call: Call, id: str, reason: str | None) -> Revoked:
 
 @operation("POST", "/api-key/rotate", access=Access.OWNER, tag=TAG, management=True, secret=True,
            errors=("KEY_NOT_FOUND", "KEY_NOT_ROTATABLE", "KEY_ALREADY_ROTATED"))  # fmt: skip
+           errors=("KEY_NOT_FOUND", "KEY_NOT_ROTATABLE", "SESSION_NOT_FRESH"))  # fmt: skip
 async def rotate_api_key(call: Call, asked: RotateKey) -> CreatedApiKey:
     """Gives a key a new secret; the old one works until the grace period ends.
 
@@ -95,6 +97,7 @@ async def rotate_api_key(call: Call, asked: RotateKey) -> CreatedApiKey:
     request that is sent twice rotates once: the second is 409 `KEY_ALREADY_ROTATED`. A key may
     rotate itself, but not with a secret that was itself replaced.
     """
+    await require_fresh(call)
     id = named(call, asked.key_id)
     if call.session.replaced:
         raise Failure("KEY_NOT_ROTATABLE", "This secret was replaced: use the new one.")

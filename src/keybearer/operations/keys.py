@@ -35,6 +35,7 @@ from keybearer.operations.keyrules import (
 )
 from keybearer.operations.keywire import ApiKey, ApiKeyPage, CreatedApiKey, created, key_record
 from keybearer.operations.ownership import named, own_key
+from keybearer.operations.stepup import require_fresh
 from keybearer.operations.wire import Id, instant, refuse_server_only
 
 TAG = "API keys"
@@ -111,7 +112,7 @@ class GetKey(Input, frozen=True, kw_only=True):
     access=Access.MANAGER,
     tag=TAG,
     errors=(*RULES, "INVALID_PREFIX", "KEY_CREATION_NOT_ALLOWED", "KEY_LIMIT_REACHED",
-            "USER_NOT_FOUND", "IDEMPOTENCY_KEY_REUSED"),
+            "USER_NOT_FOUND", "IDEMPOTENCY_KEY_REUSED", "SESSION_NOT_FRESH"),
     management=True,
     secret=True,
 )  # fmt: skip
@@ -120,11 +121,13 @@ async def create_api_key(call: Call, asked: CreateKey) -> CreatedApiKey:
 
     The answer has the key itself in `key`: the only time it is shown. With the header
     `Idempotency-Key` a retry after a lost reply makes no second key; its answer has `key: null`.
-    With another request that header is refused.
+    With another request that header is refused. A person whose password was given longer ago
+    than STEP_UP_AFTER gives it again first, at `/verify-password`.
     """
     refuse_server_only(call, asked, "user_id", *SERVER_ONLY)
     if not may_create(call):
         raise Failure("KEY_CREATION_NOT_ALLOWED")
+    await require_fresh(call)
     owner_id, role = await _owner(call, asked.user_id)
     settings = call.app.settings
     limit = settings.key_rate_limit

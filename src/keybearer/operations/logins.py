@@ -48,6 +48,11 @@ async def open_login(
     return token
 
 
+def outlives_browser(call: Call, login: LoginSession) -> bool:
+    """Whether a login's cookie does, by how long it was opened for (`rememberMe`)."""
+    return login.expires_at - login.created_at >= call.app.settings.session_ttl
+
+
 async def end_logins(call: Call, tx: Transaction, owner_id: str, ids: Sequence[str]) -> list[str]:
     """Ends logins with their refresh families, in the caller's transaction."""
     ended = await sql.end(tx, ids, call.now)

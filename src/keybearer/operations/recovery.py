@@ -34,6 +34,7 @@ from keybearer.operations.logins import (
     end_all_logins,
     new_login,
     open_login,
+    outlives_browser,
     record_ended,
     tags_of,
 )
@@ -239,9 +240,8 @@ async def change_password(call: Call, asked: ChangePassword) -> PasswordChanged:
         pair = await token_pair(call, changed, begun.login, begun.family)
         return PasswordChanged(**msgspec.structs.asdict(pair))
     if begun is not None:
-        life = begun.login.expires_at - begun.login.created_at
         call.reply.session = token
-        call.reply.persistent = life >= call.app.settings.session_ttl
+        call.reply.persistent = outlives_browser(call, begun.login)
     return PasswordChanged(
         token=None if token is None else token.reveal(), user=user_record(changed)
     )

@@ -7,7 +7,7 @@ a refresh and a logout of the same login wait for each other and never deadlock.
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import and_, bindparam, delete, exists, insert, select, update
+from sqlalchemy import LargeBinary, and_, bindparam, delete, exists, func, insert, select, update
 
 from keybearer.adapters.sql.tables import refresh_tokens, sessions
 from keybearer.domain.model import LoginSession
@@ -83,6 +83,15 @@ _END_FAMILIES = (
 )
 _SEEN = (
     update(sessions).where(sessions.c.id == bindparam("of_id")).values(last_seen_at=bindparam("at"))
+)
+_CONFIRM = (
+    update(sessions)
+    .where(sessions.c.id == bindparam("of_id"), sessions.c.ended_at.is_(None))
+    .values(
+        authenticated_at=bindparam("at"),
+        token_digest=func.coalesce(bindparam("digest", type_=LargeBinary), sessions.c.token_digest),
+    )
+    .returning(sessions)
 )
 _OVER = (
     select(sessions.c.id)
@@ -165,6 +174,17 @@ async def end_all(tx: Transaction, user_id: str, now: int, *, keep: str | None =
 async def seen(tx: Transaction, id: str, now: int) -> None:
     """Moves the last use of a login."""
     await tx.run(_SEEN, of_id=id, at=now)
+
+
+async def confirm(
+    tx: Transaction, id: str, *, token_digest: bytes | None, now: int
+) -> LoginSession | None:
+    """Notes that the password was given again; a digest takes the old session token's place.
+
+    None when the login has ended.
+    """
+    row = await tx.one(_CONFIRM, of_id=id, digest=token_digest, at=now)
+    return None if row is None else _login(row)
 
 
 async def add_family(tx: Transaction, family: Family) -> None:
