@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -357,13 +358,7 @@ async def test_a_page_is_one_owners_newest_first(trail: AnyDatabase) -> None:
     await write(trail, event("e6", at=START + 6, event="key.revoked", target_id="k2"))
 
     async def page(**asked: Any) -> tuple[list[str], int]:
-        wanted: dict[str, Any] = {
-            "owner_id": OWNER,
-            "event": "",
-            "target_id": "",
-            "limit": 10,
-            "offset": 0,
-        }
+        wanted: dict[str, Any] = {"owner_id": OWNER, "limit": 10}
         found, total = await trail.read(lambda tx: audit.page(tx, **(wanted | asked)))
         return [each.id for each in found], total
 
@@ -374,6 +369,41 @@ async def test_a_page_is_one_owners_newest_first(trail: AnyDatabase) -> None:
     assert await page(target_id="k1", event="key.revoked") == ([], 0)
     assert await page(owner_id="bob") == (["b1"], 1)
     assert await page(owner_id="%") == ([], 0)
+
+
+async def test_a_page_is_filtered_by_group_outcome_and_time(trail: AnyDatabase) -> None:
+    await write(
+        trail,
+        event("f6", at=START + 6, event="keys.moved"),
+        event("f7", at=START + 7, event="session.opened"),
+        event("f8", at=START + 8, event="session.ended", outcome="refused"),
+        event("b9", at=START + 9, event="session.ended", owner_id="bob"),
+    )
+
+    async def page(**asked: Any) -> list[str]:
+        found, total = await trail.read(
+            lambda tx: audit.page(tx, owner_id=OWNER, limit=100, **asked)
+        )
+        assert total == len(found)
+        return [each.id for each in found]
+
+    keys = ["e5", "e4", "e3", "e2", "e1"]
+    assert await page(event="key.") == keys
+    assert await page(event="session.") == ["f8", "f7"]
+    for nothing in ("key", "session", "KEY.", "Session.", ".", "%.", "_ey.", "key.created.", "*"):
+        assert await page(event=nothing) == [], nothing
+    assert await page(outcome="refused") == ["f8"]
+    assert await page(outcome="success", event="session.") == ["f7"]
+    assert await page(since=START + 7) == ["f8", "f7"]
+    assert await page(since=START + 3, until=START + 5) == ["e4", "e3"]
+    assert await page(until=START + 2) == ["e1"]
+
+
+async def test_an_event_is_found_by_its_owner_alone(trail: AnyDatabase) -> None:
+    found = await trail.read(lambda tx: audit.by_id(tx, "e3", owner_id=OWNER))
+    assert found == event("e3", at=START + 3)
+    for id, owner_id in (("e3", "bob"), ("e9", OWNER), ("%", OWNER), ("e3", "")):
+        assert await trail.read(partial(audit.by_id, id=id, owner_id=owner_id)) is None
 
 
 async def test_what_was_written_is_read_back(trail: AnyDatabase) -> None:

@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from keybearer.adapters.sql import activity, audit, usage
 from keybearer.domain.errors import Failure
@@ -191,12 +192,19 @@ async def list_activity(call: Call, asked: AskActivity) -> KeyActivity:
 
 
 class AskAudit(Input, frozen=True, kw_only=True):
-    """Which of the caller's events: of one kind, about one thing, a page at a time."""
+    """Which of the caller's events, a page at a time.
+
+    `event` is one name, or with a dot at its end all that begin so: `key.`, `session.`. `from`
+    (included) and `to` (not) are in ISO 8601.
+    """
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 50
     offset: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
     event: Annotated[str, msgspec.Meta(max_length=64)] = ""
     target: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    outcome: Literal["success", "refused"] | UnsetType = UNSET
+    since: str | None = msgspec.field(name="from", default=None)
+    until: str | None = msgspec.field(name="to", default=None)
 
 
 class AuditEvent(Output, frozen=True, kw_only=True):
@@ -227,9 +235,14 @@ class AuditPage(Output, frozen=True, kw_only=True):
 @operation("GET", "/audit", access=Access.SESSION, tag="Audit")
 async def list_audit(call: Call, asked: AskAudit) -> AuditPage:
     """Lists the caller's own events, newest first."""
-    owner_id = call.session.subject
-    if owner_id == ANYONE:
-        raise Failure("VALIDATION_ERROR", "Name whose events to list: owner=….")
+    owner_id = own_trail(call)
+    between: dict[str, int] = {}
+    if asked.since is not None:
+        between["since"] = read_instant(asked.since, "from")
+    if asked.until is not None:
+        between["until"] = read_instant(asked.until, "to")
+    if len(between) == 2 and between["since"] >= between["until"]:
+        raise Failure("VALIDATION_ERROR", "from must lie before to.")
 
     async def body(tx: Transaction) -> tuple[list[audit.Event], int]:
         events, total = await audit.page(
@@ -237,6 +250,8 @@ async def list_audit(call: Call, asked: AskAudit) -> AuditPage:
             owner_id=owner_id,
             event=asked.event,
             target_id=asked.target,
+            outcome="" if asked.outcome is UNSET else asked.outcome,
+            **between,
             limit=asked.limit,
             offset=asked.offset,
         )
@@ -249,6 +264,18 @@ async def list_audit(call: Call, asked: AskAudit) -> AuditPage:
         limit=asked.limit,
         offset=asked.offset,
     )
+
+
+def own_trail(call: Call) -> str:
+    """Whose trail the caller may see, by the owner's id.
+
+    Raises:
+        Failure: VALIDATION_ERROR for the app itself that names nobody.
+    """
+    owner_id = call.session.subject
+    if owner_id == ANYONE:
+        raise Failure("VALIDATION_ERROR", "Name whose events you mean: owner=….")
+    return owner_id
 
 
 def audit_event(event: audit.Event) -> AuditEvent:

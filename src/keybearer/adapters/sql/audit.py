@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
-from sqlalchemy import bindparam, func, insert, or_, select, update
+from sqlalchemy import Text, bindparam, func, insert, or_, select, update
 
 from keybearer.adapters.sql.tables import audit, audit_heads
 from keybearer.domain.credentials import PepperRing
@@ -22,6 +22,7 @@ from keybearer.domain.ports import Row, Transaction
 
 CHAINS = 8
 _START = b"\0" * 32
+_NEVER = 2**62
 
 Outcome = Literal["success", "refused"]
 
@@ -73,26 +74,28 @@ _MOVE_HEAD = (
     .values(seq=bindparam("seq"), mac=bindparam("mac"))
 )
 _INSERT = insert(audit)
+_BY_ID = select(audit).where(
+    audit.c.id == bindparam("id"), audit.c.owner_id == bindparam("owner_id")
+)
+_ASKED = (
+    audit.c.owner_id == bindparam("owner_id"),
+    or_(bindparam("event") == "", audit.c.event == bindparam("event")),
+    # Not LIKE, which SQLite and PostgreSQL compare differently.
+    func.substr(audit.c.event, 1, func.length(bindparam("begins", type_=Text)))
+    == bindparam("begins"),
+    or_(bindparam("target_id") == "", audit.c.target_id == bindparam("target_id")),
+    or_(bindparam("outcome") == "", audit.c.outcome == bindparam("outcome")),
+    audit.c.at >= bindparam("since"),
+    audit.c.at < bindparam("until"),
+)
 _PAGE = (
     select(audit)
-    .where(
-        audit.c.owner_id == bindparam("owner_id"),
-        or_(bindparam("event") == "", audit.c.event == bindparam("event")),
-        or_(bindparam("target_id") == "", audit.c.target_id == bindparam("target_id")),
-    )
+    .where(*_ASKED)
     .order_by(audit.c.at.desc(), audit.c.chain, audit.c.seq.desc())
     .limit(bindparam("limit"))
     .offset(bindparam("offset"))
 )
-_COUNT = (
-    select(func.count())
-    .select_from(audit)
-    .where(
-        audit.c.owner_id == bindparam("owner_id"),
-        or_(bindparam("event") == "", audit.c.event == bindparam("event")),
-        or_(bindparam("target_id") == "", audit.c.target_id == bindparam("target_id")),
-    )
-)
+_COUNT = select(func.count()).select_from(audit).where(*_ASKED)
 _EVERYONE = (
     select(audit)
     .where(or_(bindparam("owner_id") == "", audit.c.owner_id == bindparam("owner_id")))
@@ -131,11 +134,40 @@ async def append(tx: Transaction, ring: PepperRing, event: Event) -> None:
     await tx.run(_MOVE_HEAD, of_chain=chain, seq=seq, mac=mac)
 
 
+async def by_id(tx: Transaction, id: str, *, owner_id: str) -> Event | None:
+    """One of an owner's events."""
+    row = await tx.one(_BY_ID, id=id, owner_id=owner_id)
+    return None if row is None else _event(row)
+
+
 async def page(
-    tx: Transaction, *, owner_id: str, event: str, target_id: str, limit: int, offset: int
+    tx: Transaction,
+    *,
+    owner_id: str,
+    event: str = "",
+    target_id: str = "",
+    outcome: str = "",
+    since: int = 0,
+    until: int = _NEVER,
+    limit: int,
+    offset: int = 0,
 ) -> tuple[Sequence[Event], int]:
-    """One owner's events, newest first, and how many there are; "" filters nothing."""
-    binds: dict[str, object] = {"owner_id": owner_id, "event": event, "target_id": target_id}
+    """One owner's events, newest first, and how many there are; "" filters nothing.
+
+    Args:
+        event: one name, or with a `.` at its end all that begin so.
+        since, until: from the one instant on, before the other.
+    """
+    begins = event if event.endswith(".") else ""
+    binds: dict[str, object] = {
+        "owner_id": owner_id,
+        "event": "" if begins else event,
+        "begins": begins,
+        "target_id": target_id,
+        "outcome": outcome,
+        "since": since,
+        "until": until,
+    }
     rows = await tx.all(_PAGE, **binds, limit=limit, offset=offset)
     count = await tx.one(_COUNT, **binds)
     return [_event(row) for row in rows], 0 if count is None else int(count.count_1)
