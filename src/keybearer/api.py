@@ -11,6 +11,7 @@ from keybearer.domain.permissions import stated
 from keybearer.operations import (
     accounts,
     calendar,
+    disowning,
     keybulk,
     keyedits,
     keyends,
@@ -183,6 +184,7 @@ class Api:
         self.revoke_calendar = Bound(running, calendar.revoke_calendar)
         self.get_calendar = Bound(running, calendar.get_calendar)
         self.read_calendar = Bound(running, calendar.read_calendar)
+        self.disown_event = Bound(running, disowning.disown_event)
         # accounts
         self.sign_up_email = Bound(running, accounts.sign_up_email)
         self.send_verification_email = Bound(running, accounts.send_verification_email)

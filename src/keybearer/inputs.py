@@ -2,6 +2,7 @@
 
 from keybearer.operations.accounts import AskForLink, ConfirmLink, DeleteUser, SignUp, UpdateUser
 from keybearer.operations.calendar import ReadCalendar
+from keybearer.operations.disowning import DisownEvent
 from keybearer.operations.keybulk import RevokeKeys, UpdateKeys
 from keybearer.operations.keyedits import UpdateKey
 from keybearer.operations.keyends import RevokeKey, RotateKey
@@ -29,6 +30,7 @@ __all__ = [
     "ConfirmLink",
     "CreateKey",
     "DeleteUser",
+    "DisownEvent",
     "ExtendRotation",
     "GetKey",
     "ListKeys",

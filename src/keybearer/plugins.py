@@ -8,6 +8,7 @@ from keybearer.domain.permissions import stated
 from keybearer.operations import (
     accounts,
     calendar,
+    disowning,
     keybulk,
     keyedits,
     keyends,
@@ -39,7 +40,7 @@ class Plugin:
     holds: OwnerHolds | None = None
 
 
-CORE: tuple[AnyOperation, ...] = (reports.list_audit,)
+CORE: tuple[AnyOperation, ...] = (reports.list_audit, *disowning.OPERATIONS)
 ACCOUNTS: tuple[AnyOperation, ...] = (
     *accounts.OPERATIONS,
     *sessions.OPERATIONS,

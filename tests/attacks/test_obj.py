@@ -213,6 +213,20 @@ async def test_a069_a_calendar_does_not_tell_why_it_is_gone(town: Town) -> None:
     assert all(each == bodies[0] for each in bodies)
 
 
+async def test_a066_another_users_event_cannot_be_disowned(town: Town) -> None:
+    before = await record_of_k2(town)
+    events = (await town.get("/audit", town.t2)).json()["events"]
+    assert {event["event"] for event in events} >= {"session.opened", "key.created"}
+    for id in (*(event["id"] for event in events), NOBODYS, NOBODYS.upper(), "x", "%"):
+        answer = await town.post("/audit/disown", town.t1, eventId=id)
+        assert is_problem(answer, 404, "EVENT_NOT_FOUND"), id
+        bodies.append(({**answer.json(), "requestId": ""}, same))
+    assert await record_of_k2(town) == before
+    assert await town.works(town.k2["key"])
+    assert (await town.get("/list-sessions", town.t2)).status_code == 200
+    assert await town.events("event.disowned") == []
+
+
 async def test_a066_counts_and_policy_are_ones_own(town: Town) -> None:
     await town.create(name="one more")
     for headers, total in ((town.t1, 2), (town.t2, 1)):
@@ -277,6 +291,8 @@ async def test_a070_malformed_ids_among_many_touch_nothing(town: Town) -> None:
     for enabled in (None, "false", 0, [False]):
         answer = await town.post("/api-key/update-many", town.t1, keyIds=[key], enabled=enabled)
         assert is_problem(answer, 400), enabled
+    for value in (None, 1, [key], {}, "", "x" * 65):
+        assert is_problem(await town.post("/audit/disown", town.t1, eventId=value), 400), value
     assert await town.works(town.k1["key"])
 
 
@@ -286,6 +302,7 @@ async def test_a071_an_empty_body_ends_nothing(town: Town) -> None:
         await town.post("/api-key/delete", town.t1),
         await town.post("/api-key/revoke-many", town.t1),
         await town.post("/api-key/update-many", town.t1),
+        await town.post("/audit/disown", town.t1),
     ):
         assert is_problem(answer, 400, "VALIDATION_ERROR")
     assert await town.works(town.k1["key"])

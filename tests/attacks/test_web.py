@@ -103,12 +103,17 @@ async def test_a219_the_password_is_not_asked_of_another_site(
         headers = {"cookie": mine["cookie"], **origin}
         answer = await town.post("/verify-password", headers, password=PASSWORD)
         assert is_problem(answer, 403, "INVALID_ORIGIN")
+        answer = await town.post("/audit/disown", headers, eventId="x")
+        assert is_problem(answer, 403, "INVALID_ORIGIN")
 
 
 async def test_a219_who_has_a_key_confirms_nothing(town: Town) -> None:
     for headers in (town.key1, {"authorization": f"Bearer {town.k1['key']}"}):
-        answer = await town.post("/verify-password", headers, password=PASSWORD)
-        assert is_problem(answer, 403, "SESSION_REQUIRED")
+        for path, body in {
+            "/verify-password": {"password": PASSWORD},
+            "/audit/disown": {"eventId": "x"},
+        }.items():
+            assert is_problem(await town.post(path, headers, **body), 403, "SESSION_REQUIRED")
 
 
 @pytest.mark.parametrize("old", [False, True])

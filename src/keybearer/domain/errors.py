@@ -100,6 +100,7 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
         "NOT_FOUND": Problem(404, _GONE, "There is nothing at this address."),
         "KEY_NOT_FOUND": Problem(404, _GONE, "API Key not found"),
         "USER_NOT_FOUND": Problem(404, _GONE, "User not found"),
+        "EVENT_NOT_FOUND": Problem(404, _GONE, "Event not found"),
         "SESSION_NOT_FOUND": Problem(404, _GONE, "Session not found"),
         "SERVICE_TOKEN_NOT_FOUND": Problem(404, _GONE, "Service token not found"),
         "METHOD_NOT_ALLOWED": Problem(
