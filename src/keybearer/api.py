@@ -155,7 +155,7 @@ class ServiceTokens:
 class Api:
     """The check of a request, and every operation by its name."""
 
-    def __init__(self, running: Running) -> None:
+    def __init__(self, running: Running) -> None:  # noqa: PLR0915 -- one line an operation
         self._running = running
         # keys
         self.create_api_key = Bound(running, keys.create_api_key)
@@ -179,12 +179,12 @@ class Api:
         self.summarize_keys = Bound(running, keypolicy.summarize_keys)
         self.get_key_policy = Bound(running, keypolicy.get_key_policy)
         self.list_audit = Bound(running, reports.list_audit)
+        self.disown_event = Bound(running, disowning.disown_event)
         # the calendar
         self.create_calendar = Bound(running, calendar.create_calendar)
         self.revoke_calendar = Bound(running, calendar.revoke_calendar)
         self.get_calendar = Bound(running, calendar.get_calendar)
         self.read_calendar = Bound(running, calendar.read_calendar)
-        self.disown_event = Bound(running, disowning.disown_event)
         # accounts
         self.sign_up_email = Bound(running, accounts.sign_up_email)
         self.send_verification_email = Bound(running, accounts.send_verification_email)

@@ -109,13 +109,10 @@ class Surfer:
         """Goes to an address."""
         return await self._take(await self.client.get(path, headers=headers))
 
-    async def send(
-        self, ends: str, *, drop: tuple[str, ...] = (), **fields: str | list[str] | None
-    ) -> Self:
-        """Fills in the form that goes to an address ending so, and sends it."""
+    async def send(self, ends: str, **fields: str | list[str] | None) -> Self:
+        """Fills in the form that goes to an address ending so, and sends it; None empties."""
         form = self.seen.form(ends)
-        given = {name for name, value in fields.items() if value is not None}
-        pairs = [(name, value) for name, value in form.fields if name not in (*given, *drop)]
+        pairs = [(name, value) for name, value in form.fields if name not in fields]
         for name, value in fields.items():
             many = [] if value is None else value if isinstance(value, list) else [value]
             pairs += [(name, each) for each in many]

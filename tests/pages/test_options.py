@@ -24,7 +24,7 @@ def test_another_origin_is_misuse(address: str) -> None:
         {"navigation": (("Evil", address),)},
     ):
         with pytest.raises(Misuse, match="no path on this origin"):
-            Pages(**wrong)  # type: ignore[arg-type] # one of several types
+            Pages(**wrong)
 
 
 def test_a_folder_that_is_missing_is_misuse(tmp_path: Path) -> None:

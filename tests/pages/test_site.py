@@ -211,7 +211,7 @@ async def test_a_bug_is_a_page_that_says_nothing_of_it(
         raise RuntimeError("secret inside")
 
     monkeypatch.setitem(
-        PAGES,  # type: ignore[arg-type] # a dict
+        PAGES,
         "login",
         PAGES["login"].__class__(show=broken, members=False),  # type: ignore[arg-type]
     )

@@ -86,8 +86,8 @@ async def _revoke(call: Call, id: str, reason: str | None) -> Revoked:
 
 
 @operation("POST", "/api-key/rotate", access=Access.OWNER, tag=TAG, management=True, secret=True,
-           errors=("KEY_NOT_FOUND", "KEY_NOT_ROTATABLE", "KEY_ALREADY_ROTATED"))  # fmt: skip
-           errors=("KEY_NOT_FOUND", "KEY_NOT_ROTATABLE", "SESSION_NOT_FRESH"))  # fmt: skip
+           errors=("KEY_NOT_FOUND", "KEY_NOT_ROTATABLE", "KEY_ALREADY_ROTATED",
+                   "SESSION_NOT_FRESH"))  # fmt: skip
 async def rotate_api_key(call: Call, asked: RotateKey) -> CreatedApiKey:
     """Gives a key a new secret; the old one works until the grace period ends.
 

@@ -227,7 +227,8 @@ class Visit:
         """What the page before has left to say. In a cookie, where no link can put it."""
         for name, value in self.scope["headers"]:
             if name == b"cookie":
-                for part in value.decode("latin-1").split(";"):
+                cookies: str = value.decode("latin-1")
+                for part in cookies.split(";"):
                     key, _, said = part.strip().partition("=")
                     if key == _NOTICE and said:
                         return said
