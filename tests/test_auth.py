@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from keybearer import Auth, Misuse, Refusal, Session, Unavailable, inputs
 from keybearer.domain.ports import Transaction
+from keybearer.jobs import Jobs
 from keybearer.operations.app import App
 from keybearer.web.mount import no_app
 from tests.people import SECRET
@@ -107,6 +108,24 @@ async def test_a_start_while_it_stops_waits_for_the_end(ready_url: str) -> None:
     assert auth.parts is not first
     assert await auth.api.get_session({}) is None
     await auth.stop()
+
+
+async def test_a_job_that_rests_first_holds_up_neither_start_nor_stop() -> None:
+    jobs, rounds = Jobs(), list[int]()
+
+    async def job() -> None:
+        rounds.append(1)
+
+    patient = asyncio.create_task(jobs.every(600, "patient", job, rest=600))
+    brief = asyncio.create_task(jobs.every(600, "brief", job, rest=0.01))
+
+    async def begun() -> bool:
+        return len(rounds) == 1
+
+    await until(begun)
+    jobs.stopping.set()
+    await asyncio.wait_for(asyncio.gather(patient, brief), 30)
+    assert rounds == [1]
 
 
 def test_it_starts_in_another_loop_too(ready_url: str, caplog: pytest.LogCaptureFixture) -> None:

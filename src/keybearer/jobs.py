@@ -77,7 +77,7 @@ class Jobs:
             self.every(FLUSH_MS / 1000, "usage", lambda: verifier.usage.flush(app.clock.now())),
             self.every(600, "retention", lambda: upkeep.forget_ended(app)),
             self.every(600, "signing", lambda: upkeep.rotate_signing(app)),
-            self.every(600, "reminders", lambda: reminders.remind(app)),
+            self.every(600, "reminders", lambda: reminders.remind(app), rest=60),
             self.every(30, "mail", lambda: outbox.deliver(app, sender), wake=self.mail_waits),
         ]
 
@@ -88,9 +88,17 @@ class Jobs:
         job: Callable[[], Awaitable[object]],
         *,
         wake: asyncio.Event | None = None,
+        rest: float = 0,
     ) -> None:
-        """Does a job again and again, or when `wake` is set; a lost dependency is waited out."""
+        """Does a job again and again, or when `wake` is set; a lost dependency is waited out.
+
+        Args:
+            rest: seconds before the first round: for what no start should wait for, as test
+                clients start us with each request.
+        """
         lost = False
+        if rest:
+            await self._pause(rest, None)
         while not self.stopping.is_set():
             if wake is not None:
                 wake.clear()
