@@ -40,8 +40,12 @@ class Seen(HTMLParser):
         return " ".join(" ".join(self._words).split())
 
     def form(self, ends: str) -> Form:
-        """The first form whose action ends so."""
-        return next(form for form in self.forms if urlsplit(form.action).path.endswith(ends))
+        """The first form to send whose action ends so."""
+        return next(
+            form
+            for form in self.forms
+            if form.method == "post" and urlsplit(form.action).path.endswith(ends)
+        )
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         has = {name: value or "" for name, value in attrs}

@@ -199,7 +199,7 @@ async def test_a_calendar_address_is_shown_once_and_ended(
     assert "CI" in feed.text
     await surfer.open("/en/account/api-keys")
     assert address not in surfer.seen.html
-    assert "An address is in use since" in surfer.text
+    assert "An address has been in use since" in surfer.text
     await surfer.send("/calendar", action="end")
     assert "no longer works" in surfer.text
     assert (await surfer.client.get(address)).status_code == 404

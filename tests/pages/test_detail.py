@@ -48,7 +48,7 @@ async def test_it_tells_uses_and_the_reasons_of_refusals(
     await surfer.open(f"{KEYS}/{key.id}")
     for words in (
         *("Accepted: 2", "Refused: 2", "4 minutes ago", "curl/8.7"),
-        *("Refused: address not allowed", "198.51.100.4", "Refused: permission missing"),
+        *("Refused: IP address not allowed", "198.51.100.4", "Refused: permission missing"),
         *("203.0.113.0/24", "1,000 requests in every 1 minute", "API key created"),
     ):
         assert words in surfer.text, words
@@ -78,7 +78,8 @@ async def test_a_key_that_never_was_used_says_so(surfer: Surfer, auth: Auth, ann
 async def test_somebody_elses_key_is_as_one_that_does_not_exist(
     surfer: Surfer, auth: Auth, path: str
 ) -> None:
-    theirs = await make(auth, "another")
+    other = await auth.api.users.create("other@example.com", name="Other", verified=True)
+    theirs = await make(auth, other.id)
     pages = []
     for id in (theirs.id, "01a1eedc-f320-7f31-a200-000000000000"):
         await surfer.open(f"{KEYS}/{id}{path}")

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET
 
 from keybearer.domain.errors import Failure
+from keybearer.domain.permissions import parse_needs
 from keybearer.operations.calendar import get_calendar
 from keybearer.operations.declaration import Empty
 from keybearer.operations.keybulk import (
@@ -96,12 +97,19 @@ def filters_of(query: Mapping[str, str]) -> Filters:
         status=_one_of(query.get("status"), tuple(STATUSES)),
         expires=_one_of(query.get("expires"), EXPIRES),
         unused=_one_of(query.get("unused"), UNUSED),
-        permission=query.get("permission", "")[:130],
+        permission=_permission(query.get("permission", "")),
         sort=_one_of(query.get("sort"), tuple(SORTS)) or "created",
         dir=_one_of(query.get("dir"), ("asc", "desc")) or "desc",
         size=_one_of(query.get("size"), PAGE_SIZES) or "25",
         page=int(page) if page.isascii() and page.isdigit() and 1 <= len(page) <= 4 else 1,
     )
+
+
+def _permission(text: str) -> str:
+    try:
+        return text if len(parse_needs(text)) == 1 else ""
+    except ValueError:
+        return ""
 
 
 def _one_of(value: str | None, allowed: tuple[str, ...]) -> str:

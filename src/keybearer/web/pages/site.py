@@ -120,7 +120,7 @@ class Site:
             return False
         head, _, rest = path[len(self._prefix) + 1 :].partition("/")
         if head in self._locales:
-            return self.options.root or self._find(rest)
+            return self._alone or self.options.root or self._find(rest)
         if head in self._heads:
             return self._find(f"{head}/{rest}" if rest else head)
         return self._alone or (self.options.root and not head)
@@ -149,7 +149,9 @@ class Site:
         """Whether an address that came with a request is one of our pages to look at."""
         if len(address) > _LONGEST_NEXT or not address.isascii() or not address.isprintable():
             return False
-        if "\\" in address or "%" in address.partition("?")[0]:
+        # Browsers read `//x`, and `/\x`, as another host.
+        path = address.partition("?")[0]
+        if "\\" in address or "%" in path or "//" in path:
             return False
         try:
             parts = urlsplit(address)

@@ -60,7 +60,7 @@ EVENTS: Mapping[str, str] = {
     "password.refused": N_("Wrong password"),
     "password.removed": N_("Password removed"),
     "password.reset": N_("Password reset"),
-    "refresh.reused": N_("Old refresh token used again"),
+    "refresh.reuse": N_("Old refresh token used again"),
     "reset.requested": N_("Password reset requested"),
     "session.confirmed": N_("Password confirmed"),
     "session.ended": N_("Logged out"),
