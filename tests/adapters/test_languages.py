@@ -34,7 +34,7 @@ def test_relative_times_are_cldrs(apart: int, said: str) -> None:
 
 def test_dates_and_numbers_are_cldrs() -> None:
     assert german().date(START) == "18. November 2026"
-    assert german().instant(START) == "18.11.2026, 11:06:40 UTC"
+    assert german().instant(START) == "18.11.2026, 11:06 UTC"
     assert german().number(12_345) == "12.345"
     assert german().percent(0.12) == "12\xa0%"
     assert german().name == "Deutsch"

@@ -298,5 +298,5 @@ async def test_times_are_in_the_zone_of_whoever_looks(ann: Page, site: Site) -> 
     await page.goto(f"/en/account/api-keys/{made.id}")
     created = page.locator("dt:text-is('Created') + dd time")
     await expect(created).to_have_text("Nov 18, 2026, 8:06\u202fPM")
-    assert "11:06:40" in (await created.get_attribute("title") or "")
+    assert "11:06" in (await created.get_attribute("title") or "")
     await context.close()

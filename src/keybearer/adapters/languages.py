@@ -83,9 +83,16 @@ class Language:
         """A day and a time, UTC, and that it is UTC."""
         if self._locale is None:
             return f"{iso(ms)[:16].replace('T', ' ')} UTC"
-        from babel.dates import format_datetime  # noqa: PLC0415 -- an extra
+        from babel.dates import (  # noqa: PLC0415 -- an extra
+            format_date,
+            format_time,
+            get_datetime_format,
+        )
 
-        return f"{format_datetime(_utc(ms), 'medium', locale=self._locale)} UTC"
+        day = format_date(_utc(ms), "medium", locale=self._locale)
+        time = format_time(_utc(ms), "short", locale=self._locale)
+        together = str(get_datetime_format("medium", locale=self._locale))
+        return f"{together.replace('{1}', day).replace('{0}', time)} UTC"
 
     def relative(self, ms: int, now: int) -> str:
         """How long ago, or in how long, in whole units."""

@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 from keybearer.adapters.languages import Language, language
 from keybearer.domain.errors import PROBLEMS
-from keybearer.domain.instants import parse_iso
+from keybearer.domain.instants import iso, parse_iso
 from keybearer.web.page import versioned
 from keybearer.web.pages import icons, words
 from keybearer.web.pages.options import Pages
@@ -51,6 +51,7 @@ class Templates:
         made.filters.update(
             called=words.called,
             filled=lambda message, **parts: escape(message).format(**parts),
+            iso=lambda at: iso(_ms(at)),
             instant=lambda at: say.instant(_ms(at)),
             day=lambda at: say.date(_ms(at)),
             number=say.number,
