@@ -167,19 +167,6 @@ class _Collected:
         same = earlier is not None and earlier.minute == later.minute
         self.samples[name] = _together(earlier, later) if same else later
 
-    def add(self, later: "_Collected") -> None:
-        """Adds what was collected after it."""
-        for (key_id, hour, outcome), n in later.counts.items():
-            self.count(key_id, hour, outcome, n)
-        for id, use in later.keys.items():
-            self.keys[id] = _together(self.keys.get(id), use)
-        for id, use in later.sessions.items():
-            self.sessions[id] = _together(self.sessions.get(id), use)
-        for digest, used in later.secrets.items():
-            self.secrets[digest] = _together(self.secrets.get(digest), used)
-        for sample in later.samples.values():
-            self.sample(sample)
-
     def batch(self) -> Batch:
         return Batch(
             counts=[
@@ -259,13 +246,9 @@ class Usage:
             self.written_at = now
 
     async def _write_collected(self) -> None:
-        collected, self._collected = self._collected, _Collected()
-        try:
-            await self._write(collected.batch())
-        except BaseException:
-            collected.add(self._collected)
-            self._collected = collected
-            raise
+        # Nobody collects meanwhile; and what was not written is there for the next flush.
+        await self._write(self._collected.batch())
+        self._collected = _Collected()
         for tally in self._unwritten:
             tally.written = tally.collected
         self._unwritten.clear()
@@ -294,7 +277,6 @@ class Usage:
                         key_id=tally.id, outcome=outcome, at=at, n=n, ip=ip, user_agent=_text(agent)
                     )
                 )
-
         self._collect_secrets()
 
     def _collect_secrets(self) -> None:
