@@ -5,7 +5,8 @@ from pathlib import Path
 from tests.servers import PostgresServer
 
 _KILL = (
-    "SELECT count(pg_terminate_backend(pid)) FROM pg_locks JOIN pg_database d ON d.oid = database "
+    "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_locks "
+    "JOIN pg_database d ON d.oid = database "
     "WHERE locktype = 'advisory' AND granted AND d.datname = '{}'"
 )
 
