@@ -212,9 +212,7 @@ class Auth:
         settings, clock = self.settings, self._clock
         cache = Cache(settings.cache_size, settings.cache_mb * 2**20)
         read_epoch: Callable[[], Awaitable[int]] = partial(epoch.read_epoch, database)
-        spread: Spread = Visiting(
-            cache, clock, epoch.bump_epoch, partial(epoch.is_served, database)
-        )
+        spread: Spread = Visiting(cache, clock, epoch.bump_epoch, claim.somebody_serves)
         if self._serving:
             spread, read_epoch = Serving(cache, clock, claim.ensure), claim.read_epoch
             await claim.take(spread.take_over)

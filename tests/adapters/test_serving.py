@@ -1,12 +1,14 @@
 """One process serves a database; whoever takes over knows whether the one before has let go."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from keybearer.adapters.sql import coherence
 from keybearer.adapters.sql.database import open_database
@@ -44,6 +46,7 @@ async def test_a_second_lock_is_refused_until_the_first_lets_go(tmp_path: Path) 
 async def test_looking_leaves_nothing_behind(tmp_path: Path) -> None:
     lock = FileLock(str(tmp_path / "keybearer.db"))
     assert not await lock.held_elsewhere()
+    assert not os.listdir(tmp_path)
     await FileLock(str(tmp_path / "keybearer.db")).acquire()
 
 
@@ -101,6 +104,25 @@ async def test_a_lock_file_whose_folder_is_gone_is_unavailable(tmp_path: Path) -
     folder.rmdir()
     with pytest.raises(Unavailable, match="cannot be written"):
         await lock.check()
+
+
+async def test_the_lock_of_a_file_that_was_replaced_is_lost_and_not_taken_anew(
+    tmp_path: Path,
+) -> None:
+    folder, new = tmp_path / "data", tmp_path / "new"
+    for each in (folder, new):
+        each.mkdir()
+    database, lock = open_database(f"sqlite:///{folder}/keybearer.db")
+    await lock.acquire()
+    await database.read(lambda tx: tx.one(text("SELECT 1")))
+    assert await lock.check()
+    folder.rename(tmp_path / "old")
+    new.rename(folder)
+    with pytest.raises(Unavailable, match="replaced"):
+        await lock.check()
+    assert not os.listdir(folder)
+    await lock.release()
+    await database.close()
 
 
 # --- the name beside the lock, on both databases --------------------------------------------
@@ -203,6 +225,18 @@ async def test_a_lock_that_another_had_meanwhile_is_told_of(
     await first.claim.read_epoch()
     assert first.told == [False, not orderly]
     await first.ensure()
+
+
+async def test_who_serves_a_file_without_its_name_is_seen_by_the_lock(
+    processes: list[Process],
+) -> None:
+    first, second = processes
+    assert not await second.claim.somebody_serves()
+    await first.take()
+    await coherence.let_go(second.database, first.claim._name)  # a backup from before, say
+    assert await second.claim.somebody_serves()
+    await first.claim.leave()
+    assert not await second.claim.somebody_serves()
 
 
 async def test_a_name_that_was_overwritten_is_written_again(processes: list[Process]) -> None:

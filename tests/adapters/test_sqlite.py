@@ -1,13 +1,14 @@
 """Many writes in one commit, each for itself; a lost file is Unavailable, never an answer."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -486,3 +487,111 @@ def test_who_no_longer_waits_is_not_told(tmp_path: Path) -> None:
         await database.close()
 
     asyncio.run(go_on())
+
+
+# --- the file is not there any more --------------------------------------------------------------
+
+
+def replace(path: Path) -> None:
+    backup = path.with_name("backup.db")
+    with contextlib.closing(driver.connect(str(path))) as connection:
+        connection.execute(f"VACUUM INTO '{backup}'")
+    backup.rename(path)
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def delete_log(path: Path) -> None:
+    Path(f"{path}-wal").unlink()
+
+
+def delete_index(path: Path) -> None:
+    Path(f"{path}-shm").unlink()
+
+
+@pytest.mark.parametrize("lose", [replace, delete, delete_log, delete_index])
+async def test_a_file_that_is_lost_is_unavailable_and_stays_so(
+    database: SqliteDatabase, tmp_path: Path, lose: Callable[[Path], None]
+) -> None:
+    await database.write(adding("a"))
+    lose(Path(database.path))
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="deleted, moved or replaced"):
+            await database.write(adding("b"))
+        with pytest.raises(Unavailable, match="deleted, moved or replaced"):
+            database.file.check_whole()
+        if lose in (replace, delete):
+            with pytest.raises(Unavailable, match="deleted, moved or replaced"):
+                await database.read(count)
+    # And none is made in its place.
+    assert (Path(database.path).name in os.listdir(tmp_path)) == (lose is not delete)
+
+
+async def test_a_file_that_comes_back_is_gone_on_with(database: SqliteDatabase) -> None:
+    os.rename(database.path, f"{database.path}-away")
+    with pytest.raises(Unavailable):
+        await database.write(adding("a"))
+    os.rename(f"{database.path}-away", database.path)
+    await database.write(adding("b"))
+    assert await database.read(count) == 1
+
+
+async def test_a_commit_that_a_replacement_overtook_is_not_acknowledged(
+    database: SqliteDatabase,
+) -> None:
+    held = Held()
+    writing = await held.busy(database)
+    replace(Path(database.path))
+    held.go.set()
+    with pytest.raises(Unavailable, match="replaced"):
+        await writing
+
+
+async def test_a_link_that_leads_elsewhere_is_a_lost_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [tmp_path / name for name in ("one", "two", "elsewhere")]
+    for folder in folders:
+        folder.mkdir()
+    link = tmp_path / "link.db"
+    link.symlink_to(folders[0] / "keybearer.db")
+    monkeypatch.chdir(tmp_path)
+    database = SqliteDatabase("link.db")
+    assert database.path == str(folders[0] / "keybearer.db")
+    create = text("CREATE TABLE things (id TEXT PRIMARY KEY)")
+    await database.write(lambda tx: tx.run(create))
+    monkeypatch.chdir(folders[2])
+    assert await database.read(count) == 0
+    (folders[1] / "keybearer.db").touch()
+    link.unlink()
+    link.symlink_to(folders[1] / "keybearer.db")
+    with pytest.raises(Unavailable, match="replaced"):
+        await database.read(count)
+    await database.close()
+
+
+async def test_what_was_committed_before_its_log_was_deleted_is_written_back_at_the_end(
+    database: SqliteDatabase,
+) -> None:
+    await database.write(adding("a"))
+    delete_log(Path(database.path))
+    await database.close()
+    again = SqliteDatabase(database.path)
+    assert await again.read(count) == 1
+    await again.close()
+
+
+async def test_a_log_that_was_begun_anew_while_nobody_had_it_open_is_no_loss(
+    database: SqliteDatabase,
+) -> None:
+    await database.read(count)
+    with pytest.raises(Unavailable):
+        await database.read(lambda tx: tx.one(text("SELECT * FROM nothing")))
+    with pytest.raises(Unavailable):
+        await database.write(lambda tx: tx.one(text("SELECT * FROM nothing")))
+    other = SqliteDatabase(database.path)
+    await other.write(adding("a"))
+    await other.close()
+    assert await database.read(count) == 1

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -339,6 +339,134 @@ def test_f07_a_garbled_table_is_503_and_never_a_verdict(shell: Shell) -> None:
         ):
             assert is_problem(answer, 503, "UNAVAILABLE")
         assert server.stop() == 0
+
+
+# --- the file is replaced while it is served ---------------------------------------------------
+
+
+def replaced(shell: Shell) -> None:
+    """A backup is moved over the file, as a restore does that forgets to stop the server."""
+    backup(shell).rename(file(shell))
+    for end in ("-wal", "-shm"):
+        Path(f"{file(shell)}{end}").unlink()
+
+
+def replaced_by_one_of_before(shell: Shell) -> None:
+    """The same with a backup from when nobody served."""
+    with contextlib.closing(driver.connect(str(backup(shell)))) as connection:
+        connection.execute("UPDATE coherence SET served_by = NULL")
+        connection.commit()
+    replaced(shell)
+
+
+def backup(shell: Shell) -> Path:
+    path = shell.folder / "backup.db"
+    if not path.exists():
+        with contextlib.closing(driver.connect(str(file(shell)))) as connection:
+            connection.execute(f"VACUUM INTO '{path}'")
+        path.chmod(0o600)
+    return path
+
+
+def deleted(shell: Shell) -> None:
+    for end in ("", "-wal", "-shm"):
+        Path(f"{file(shell)}{end}").unlink()
+
+
+def moved_away(shell: Shell) -> None:
+    file(shell).rename(shell.folder / "elsewhere.db")
+
+
+def moved_back(shell: Shell) -> None:
+    (shell.folder / "elsewhere.db").rename(file(shell))
+
+
+def log_deleted(shell: Shell) -> None:
+    Path(f"{file(shell)}-wal").unlink()
+
+
+def forwarded(server: Server, key: str) -> httpx2.Response:
+    return httpx2.get(f"{server.base}{API}/forward", headers={"x-api-key": key}, timeout=60)
+
+
+def is_lost(answer: httpx2.Response) -> bool:
+    return is_problem(answer, 503, "UNAVAILABLE") and int(answer.headers["retry-after"]) > 0
+
+
+@pytest.mark.parametrize("lose", [replaced, deleted, moved_away])
+def test_a_file_that_is_not_there_any_more_acknowledges_nothing_and_is_503(
+    shell: Shell, lose: Callable[[Shell], None]
+) -> None:
+    owner = shell.user()
+    id, key = shell.key()
+    token = shell.service_token()
+    with (
+        shell.serving() as server,
+        httpx2.Client(base_url=server.base, headers=bearer(token)) as client,
+    ):
+        asked = {"name": "x", "userId": owner}
+        assert client.post(f"{API}/api-key/create", json=asked).status_code == 200
+        assert server.verify(token, key)["valid"]
+        backup(shell)
+        lose(shell)
+        assert is_lost(client.post(f"{API}/api-key/create", json=asked))
+        assert is_lost(client.post(f"{API}/api-key/delete", json={"keyId": id}))
+        assert is_lost(client.get(f"{API}/api-key/list", params={"userId": owner}))
+        assert client.get(f"{API}/health/ready").json()["database"] == "failing"
+        time.sleep(2)  # the lease
+        for answer in (
+            client.post(f"{API}/api-key/verify", json={"key": key}),
+            forwarded(server, key),
+        ):
+            assert is_lost(answer)
+        assert client.get(f"{API}/health/ready").status_code == 503
+        assert client.get(f"{API}/health/live").status_code == 200
+        if lose is moved_away:
+            moved_back(shell)
+            wait_until(lambda: client.get(f"{API}/health/ready").status_code == 200)
+            assert server.verify(token, key)["valid"]
+            assert client.post(f"{API}/api-key/create", json=asked).status_code == 200
+        assert server.stop() == 0
+    assert "Traceback" not in server.said
+    assert "dependency.lost" in server.said
+    assert str(file(shell)) in server.said
+
+
+@pytest.mark.parametrize("replace", [replaced, replaced_by_one_of_before])
+def test_who_revokes_in_the_file_that_replaced_it_is_not_told_too_early(
+    shell: Shell, replace: Callable[[Shell], None]
+) -> None:
+    shell.user()
+    id, key = shell.key()
+    with shell.serving() as server:
+        assert forwarded(server, key).status_code == 200
+        backup(shell)
+        replace(shell)
+        assert "stopped on 1 process" in shell.ok("keys", "revoke", id).stderr
+        assert is_lost(forwarded(server, key))
+        assert server.stop() == 0
+    with shell.serving() as server:
+        assert forwarded(server, key).status_code == 401
+        assert server.stop() == 0
+
+
+def test_what_was_acknowledged_before_the_log_was_deleted_is_kept_by_an_orderly_stop(
+    shell: Shell,
+) -> None:
+    owner = shell.user()
+    token = shell.service_token()
+    with (
+        shell.serving() as server,
+        httpx2.Client(base_url=server.base, headers=bearer(token)) as client,
+    ):
+        made = client.post(f"{API}/api-key/create", json={"name": "x", "userId": owner}).json()
+        log_deleted(shell)
+        asked = {"name": "y", "userId": owner}
+        assert is_lost(client.post(f"{API}/api-key/create", json=asked))
+        wait_until(lambda: client.get(f"{API}/health/ready").status_code == 503)
+        assert server.stop() == 0
+    with shell.serving() as server:
+        assert server.verify(token, made["key"])["valid"]
 
 
 # --- many at one SQLite file ------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """Open a database by its URL, and bring it to this version."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,9 +28,8 @@ def open_database(url: str) -> "tuple[SqliteDatabase | PostgresDatabase, Serving
         Misuse: the file cannot be written, or the driver is not installed.
     """
     if url.startswith("sqlite:///"):
-        # What lies beside the file is found under one name, by whichever link one comes.
-        path = os.path.realpath(url.removeprefix("sqlite:///"))
-        return SqliteDatabase(path), FileLock(path)
+        database = SqliteDatabase(url.removeprefix("sqlite:///"))
+        return database, FileLock(database.path, database.file)
     try:
         from keybearer.adapters.sql.postgres import (  # noqa: PLC0415 -- an extra
             AdvisoryLock,
@@ -39,8 +37,8 @@ def open_database(url: str) -> "tuple[SqliteDatabase | PostgresDatabase, Serving
         )
     except ImportError as error:
         raise Misuse("PostgreSQL needs a driver: pip install 'keybearer[postgres]'") from error
-    database = PostgresDatabase(url)
-    return database, AdvisoryLock(database)
+    postgres = PostgresDatabase(url)
+    return postgres, AdvisoryLock(postgres)
 
 
 async def migrate(database: "SqliteDatabase | PostgresDatabase") -> None:

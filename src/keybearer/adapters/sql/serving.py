@@ -14,6 +14,7 @@ import os
 from typing import Protocol
 
 from keybearer.adapters.sql import coherence
+from keybearer.adapters.sql.file import OneFile
 from keybearer.domain.errors import Misuse, Unavailable
 from keybearer.domain.ports import Database, Transaction
 
@@ -54,10 +55,15 @@ class ServingLock(Protocol):
 
 
 class FileLock:
-    """A flock beside the SQLite file; the kernel lets go of it with the process."""
+    """A flock beside the SQLite file; the kernel lets go of it with the process.
 
-    def __init__(self, path: str) -> None:
+    Args:
+        served: the file itself, looked after with the lock: that of another one is nothing to us.
+    """
+
+    def __init__(self, path: str, served: OneFile | None = None) -> None:
         self._path = f"{path}-serving"
+        self._served = served
         self._file: int | None = None
 
     async def acquire(self) -> None:
@@ -66,16 +72,25 @@ class FileLock:
             raise Misuse(REFUSAL)
 
     async def held_elsewhere(self) -> bool:
-        """Whether another process serves: tried, and let go of again."""
+        """Whether another process serves: tried, and let go of again; nothing is made."""
         if self._file is not None:
             return False
-        if not self._take():
+        try:
+            file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
             return True
-        await self.release()
+        finally:
+            os.close(file)
         return False
 
     async def check(self) -> bool:
         """Nothing takes a flock from a living process; but somebody may delete its file."""
+        if self._served is not None:
+            self._served.check_whole()
         if self._file is not None and _is_at(self._file, self._path):
             return True
         await self.release()
@@ -166,6 +181,14 @@ class Claim:
     async def ensure(self, tx: Transaction) -> None:
         """Makes sure that we serve until the transaction ends; raises Unavailable."""
         await coherence.ensure_serving(tx, self._name)
+
+    async def somebody_serves(self) -> bool:
+        """Whether another process may answer by a lease.
+
+        By its name, which one that was killed leaves too; or by its lock, where the file was
+        replaced by one that lacks the name.
+        """
+        return await coherence.is_served(self._database) or await self._lock.held_elsewhere()
 
     async def leave(self) -> None:
         """Takes our name back and lets go; nothing may be answered by a lease any more."""

@@ -16,14 +16,11 @@ driver is pysqlite3, which brings its own.
 
 import asyncio
 import contextlib
-import errno
 import os
 import queue
-import stat
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pysqlite3.dbapi2 as driver
@@ -31,6 +28,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from keybearer.adapters.sql.file import OneFile
 from keybearer.domain.errors import Misuse, Unavailable
 from keybearer.domain.ports import Body, Row
 
@@ -45,16 +43,15 @@ _FIXED = (3, 51, 3)
 
 
 def connect_engine(path: str) -> Engine:
-    """An engine on one file, made with mode 0600 when it is missing.
+    """An engine on one file, which is there.
 
     Raises:
-        Misuse: the folder is missing, the file cannot be written, or has several names.
+        Misuse: the driver's SQLite is one that can lose commits.
     """
     if driver.sqlite_version_info < _FIXED:
         raise Misuse(
             f"SQLite {driver.sqlite_version} can lose commits (WAL-reset bug); install pysqlite3"
         )
-    _make_private(path)
     # hide_parameters: an error that reaches the log must not bring digests and addresses along.
     # Not as text: there %20 would be a space, and the file another one than we made private.
     url = URL.create("sqlite", database=path)
@@ -91,41 +88,6 @@ def _use_wal(connection: Any) -> None:
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
         time.sleep(_WAL_PAUSE_SECONDS)
-
-
-def _make_private(path: str) -> None:
-    try:
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        links = _look_at(path).st_nlink
-    except OSError as error:
-        raise Misuse(
-            f"DATABASE_URL: {Path(path).absolute()} cannot be written ({error.strerror}); "
-            "name a file in a folder that this user may write"
-        ) from None
-    if links > 1:
-        # Each name would have its own -wal: SQLite loses commits, and two processes could serve.
-        raise Misuse(
-            f"DATABASE_URL: {Path(path).absolute()} has {links} names (hard links): "
-            "remove the others, or make them symbolic links"
-        )
-
-
-def _look_at(path: str) -> os.stat_result:
-    """The file, without opening it.
-
-    POSIX takes every lock of a process on a file away when the process closes that file once,
-    and SQLite in this process may have it open already.
-
-    Raises:
-        OSError: it is a folder, or may not be written.
-    """
-    found = os.stat(path)
-    if stat.S_ISDIR(found.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    return found
 
 
 class _Transaction:
@@ -167,11 +129,18 @@ def drive(body: Body[T], connection: Connection) -> T:
 
 
 class SqliteDatabase:
-    """The database of one process in one file."""
+    """The database of one process in one file, and never in another one.
+
+    Raises:
+        Misuse: the folder is missing, the file cannot be written, or has several names.
+    """
 
     def __init__(self, path: str) -> None:
-        self.engine = connect_engine(path)
-        self.path = path
+        self.path = os.path.realpath(path)  # what lies beside the file is found by that
+        self.engine = connect_engine(self.path)
+        self.file = OneFile(path)
+        self._opening = threading.Lock()
+        self._anchor: Connection | None = None
         self._reader: Connection | None = None
         self._reader_lock = threading.Lock()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -184,8 +153,7 @@ class SqliteDatabase:
             if self._closed:
                 raise Unavailable("the database is closed")
             try:
-                if self._reader is None:
-                    self._reader = self.engine.connect()
+                self._reader = self._opened(self._reader)
                 self._reader.exec_driver_sql("BEGIN")
                 try:
                     return drive(body, self._reader)
@@ -221,7 +189,37 @@ class SqliteDatabase:
             self._writer = None
         with self._reader_lock:
             self._drop_reader()
+        if self._anchor is not None:
+            self._anchor.close()
+            self._anchor = None
         self.engine.dispose()
+
+    def _opened(self, connection: Connection | None) -> Connection:
+        """The connection, or a new one, to the file that we began with.
+
+        Raises:
+            Unavailable: the path leads to another file now, or nowhere.
+        """
+        with self._opening:
+            if self._anchor is None:
+                self._anchor = self._begin()
+        if connection is None:
+            self.file.check_whole()  # beside a log that was deleted SQLite would make another one
+            return self.engine.connect()
+        self.file.check()
+        return connection
+
+    def _begin(self) -> Connection:
+        """A connection that stays open, and so keeps the file's log where it is."""
+        connection = self.engine.connect()
+        try:
+            connection.exec_driver_sql("SELECT count(*) FROM sqlite_schema").close()
+            connection.rollback()
+            self.file.begin()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _drop_reader(self) -> None:
         if self._reader is not None:
@@ -244,9 +242,10 @@ class SqliteDatabase:
                         break
                     jobs.append(waiting)
             try:
-                if connection is None:
-                    connection = self.engine.connect()
-                _commit_together(connection, jobs)
+                connection = self._opened(connection)
+                outcomes = _commit_together(connection, jobs)
+                # Else the next process will not find what we say is done.
+                self.file.check_whole()
             except Exception as error:  # noqa: BLE001 -- who waits must hear of it, whatever it is
                 for each in jobs:
                     each.fail(_lost(error))
@@ -255,6 +254,12 @@ class SqliteDatabase:
                         connection.invalidate()
                         connection.close()
                 connection = None
+            else:
+                for each, outcome, failure in outcomes:
+                    if failure is None:
+                        each.succeed(outcome)
+                    else:
+                        each.fail(failure)
             if ended:
                 break
         if connection is not None:
@@ -292,10 +297,13 @@ class _Job:
             self._loop.call_soon_threadsafe(on_loop)
 
 
-def _commit_together(connection: Connection, jobs: Sequence[_Job]) -> None:
+_Outcome = tuple[_Job, object, Exception | None]
+
+
+def _commit_together(connection: Connection, jobs: Sequence[_Job]) -> list[_Outcome]:
     """Runs all bodies in one commit; one that raises takes only its own changes back."""
     connection.exec_driver_sql("BEGIN IMMEDIATE")
-    outcomes: list[tuple[_Job, object, Exception | None]] = []
+    outcomes: list[_Outcome] = []
     try:
         for job in jobs:
             connection.exec_driver_sql("SAVEPOINT body")
@@ -318,11 +326,7 @@ def _commit_together(connection: Connection, jobs: Sequence[_Job]) -> None:
         raise
     finally:
         connection.rollback()  # ends SQLAlchemy's own bookkeeping; nothing is open any more
-    for job, outcome, failure in outcomes:
-        if failure is None:
-            job.succeed(outcome)
-        else:
-            job.fail(failure)
+    return outcomes
 
 
 def _take_back(connection: Connection, error: Exception) -> None:
