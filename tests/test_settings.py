@@ -382,5 +382,5 @@ def test_an_unknown_keyword_is_told() -> None:
 
 
 def test_other_variables_are_left_alone() -> None:
-    environ = {"PATH": "/bin", "KEYBEARER_TOKEN": "x", "KEYBEARER_URL": "y", "keybearer_x": "z"}
+    environ = {"PATH": "/bin", "KEYBEARER_TOKEN": "x", "KEYBEARER_URL": "y", "KEYBEARERS": "z"}
     assert load(environ=environ) == load(environ={})

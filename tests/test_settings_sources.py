@@ -56,12 +56,59 @@ def test_a_bad_value_under_the_other_name_is_told_by_that_name() -> None:
         ("\n\n#\nKEYBEARER_KEY_PREFIX=acme_\r\n", "acme_"),
         ("KEYBEARER_KEY_PREFIX=old_\nKEYBEARER_KEY_PREFIX=acme_", "acme_"),
         ("PATH=/nowhere\nKEYBEARER_KEY_PREFIX=acme_", "acme_"),
-        ("KEYBEARER_KEY_PREFIX", "kb_"),
+        ("if true\nKEYBEARER_KEY_PREFIX=acme_", "acme_"),
+        ('HOST="1\nKEYBEARER_KEY_PREFIX=acme_', "acme_"),
         ("", "kb_"),
     ],
 )
 def test_a_line_of_the_file_is_a_setting(tmp_path: Path, line: str, prefix: str) -> None:
     assert load(environ={}, dotenv=wrote(tmp_path, line)).key_prefix == (prefix,)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("KEYBEARER_KEY_CREATION: nobody", 1),
+        ("HOST=1\nKEYBEARER_TOKEN_MANAGEMENT true", 2),
+        ("\n# ours\n\n  KEYBEARER_KEY_PREFIX", 4),
+        ("HOST=1\r\nexport KEYBEARER_KEY_PREFIX\r\n", 2),
+        ('KEYBEARER_KEY_CREATION="nobody', 1),
+        ("KEYBEARER_KEY_CREATION='nobody", 1),
+        ("KEYBEARER_KEY_CREATION='nobody'!", 1),
+        ('HOST="1\nKEYBEARER_PORT=80\nNAME="a"', 1),
+        ("keybearer_key_creation nobody", 1),
+        (f"\n{ALIAS}: true", 2),
+        (ALIAS, 1),
+        (f"KEYBEARER_SECRET:{SECRET}=", 1),
+    ],
+)
+def test_a_broken_line_that_names_us_is_told_and_not_shown(
+    tmp_path: Path, text: str, line: int
+) -> None:
+    with pytest.raises(Misuse) as caught:
+        load(environ={}, dotenv=wrote(tmp_path, text))
+    assert str(caught.value) == f"{tmp_path}/.env line {line}: takes NAME=value"
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes(b"HOST=1\nKEYBEARER_KEY_PREFIX=caf\xe9_\n")
+    with pytest.raises(Misuse, match=r"\.env line 2: is not UTF-8$"):
+        load(environ={}, dotenv=file)
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(Misuse, match=r"\.env cannot be read \(Is a directory\)$"):
+        load(environ={}, dotenv=file)
+
+
+def test_a_name_in_small_letters_is_told(tmp_path: Path) -> None:
+    for name in ("keybearer_key_creation", "Keybearer_Key_Creation", "KEYBEARER_key_creation"):
+        told = f"^{name} is not a setting: write KEYBEARER_KEY_CREATION$"
+        with pytest.raises(Misuse, match=told):
+            load(environ={name: "nobody"})
+        with pytest.raises(Misuse, match=told):
+            load(environ={}, dotenv=wrote(tmp_path, f"{name}=nobody"))
+    assert "listed in docs/settings.md" in refusal({"keybearer_key_prefixes": "kb_"})
 
 
 def test_nothing_is_put_into_a_value(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
-from dotenv import dotenv_values
 
+from keybearer import envfile
 from keybearer.domain.credentials import guessable
 from keybearer.domain.durations import parse_duration, parse_rate
 from keybearer.domain.errors import Misuse
@@ -24,6 +24,7 @@ from keybearer.domain.permissions import parse_catalogue
 
 PREFIX = "KEYBEARER_"
 ALIASES = {"NEXT_PUBLIC_BETTER_AUTH_TOKEN_MANAGEMENT": "TOKEN_MANAGEMENT"}
+_OURS = re.compile("|".join((PREFIX, *ALIASES)), re.IGNORECASE)
 _ELSEWHERE = frozenset({"TOKEN", "URL"})  # what our client and examples read; not settings
 
 DAY_MS = 86_400_000
@@ -340,15 +341,16 @@ def load(
     for variable, text in environment.items():
         name = ALIASES.get(variable)
         if name is None:
-            if not variable.startswith(PREFIX):
+            if not variable.upper().startswith(PREFIX):
                 continue
-            name = variable.removeprefix(PREFIX)
+            name = variable[len(PREFIX) :]
             if name in _ELSEWHERE:
                 continue
         elif PREFIX + name in environment:
             continue
-        if name != name.upper():
-            name = ""  # KEYBEARER_port beside KEYBEARER_PORT: which of them would win?
+        if name.lower() in PARSERS and variable != variable.upper():
+            # Beside KEYBEARER_PORT, which of them would win?
+            raise Misuse(f"{variable} is not a setting: write {variable.upper()}")
         values[name.lower()] = _parse(variable, name.lower(), text)
     for keyword, value in (keywords or {}).items():
         if value is not None:
@@ -367,10 +369,13 @@ def load(
 def variables(
     *, environ: Mapping[str, str] | None = None, dotenv: Path | None = None
 ) -> dict[str, str]:
-    """What the environment sets, and below it the `.env` file, where there is one."""
-    written = {} if dotenv is None else dotenv_values(dotenv, interpolate=False)
-    found = {name: text for name, text in written.items() if text is not None}
-    return {**found, **(os.environ if environ is None else environ)}
+    """What the environment sets, and below it the `.env` file, where there is one.
+
+    Raises:
+        Misuse: the file cannot be read, or a line of it that names us.
+    """
+    written = {} if dotenv is None else envfile.read(dotenv, _OURS)
+    return {**written, **(os.environ if environ is None else environ)}
 
 
 def _parse(variable: str, name: str, text: str) -> Any:
