@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, FastAPI
 
 from keybearer import Auth, Session, api_key, bearer
-from keybearer.integrations.fastapi import REFUSALS, Guard
+from keybearer.integrations.fastapi import REFUSALS, Guard, describe
 
 auth = Auth(  # 1
     database="sqlite:///app.db",
@@ -17,6 +17,7 @@ MayWrite = Annotated[Session, Depends(Guard(auth, "reports:write"))]
 Anyone = Annotated[Session | None, Depends(Guard(auth, optional=True))]
 
 api = FastAPI(title="Reports")
+describe(api)
 
 
 @api.get("/")

@@ -4,12 +4,13 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Security, WebSocket
+from fastapi.dependencies.utils import get_dependant
 from fastapi.responses import PlainTextResponse
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from keybearer import Auth, Misuse, Session
-from keybearer.integrations.fastapi import REFUSALS, Guard
+from keybearer.integrations.fastapi import REFUSALS, Guard, describe
 from tests.integrations.conftest import Calling, MakeKey
 
 
@@ -132,7 +133,11 @@ async def test_the_apps_own_refusals_stay_as_they_are(auth: Auth, calling: Calli
 
 
 async def test_the_docs_show_both_headers_and_the_refusals(auth: Auth) -> None:
-    described: dict[str, Any] = reports(auth).openapi()
+    app = reports(auth)
+    assert set(app.openapi()["components"]["securitySchemes"]) == {"Bearer"}
+    describe(app)
+    described: dict[str, Any] = app.openapi()
+    assert app.openapi() == described
     schemes = described["components"]["securitySchemes"]
     assert (schemes["Bearer"]["type"], schemes["Bearer"]["scheme"]) == ("http", "bearer")
     assert (schemes["X-API-Key"]["in"], schemes["X-API-Key"]["name"]) == ("header", "X-API-Key")
@@ -141,7 +146,22 @@ async def test_the_docs_show_both_headers_and_the_refusals(auth: Auth) -> None:
     assert set(mine["responses"]) == {"200", "400", "401", "403", "429", "503"}
     assert "application/problem+json" in mine["responses"]["401"]["content"]
     assert "security" not in described["paths"]["/open"]["get"]
+    write = described["paths"]["/write"]["get"]
+    assert write["security"] == [{"Bearer": ["files:write"]}, {"X-API-Key": ["files:write"]}]
     assert "parameters" not in mine  # nothing of the guard's inside leaks into the docs
+
+
+def test_the_docs_of_an_app_that_guards_nothing_stay_as_they_are() -> None:
+    app, plain = FastAPI(), FastAPI()
+    describe(app)
+    for each in (app, plain):
+        each.add_api_route("/open", lambda: None, name="open")
+    assert app.openapi() == plain.openapi()
+
+
+async def test_the_guard_is_one_dependency(auth: Auth) -> None:
+    # Each costs FastAPI as much as the whole check does.
+    assert not get_dependant(path="/", call=Guard(auth)).dependencies
 
 
 async def test_websockets_are_guarded_too(auth: Auth) -> None:
