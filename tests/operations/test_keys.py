@@ -201,6 +201,27 @@ async def test_the_server_too_keeps_the_rules(
     assert await code_of(create_api_key(call_of(app), CreateKey(**values))) == code  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"remaining": 10**18}, "remaining must be from 0 to 9007199254740991."),
+        ({"refill_amount": 0, "refill_interval": 5},
+         "refillAmount must be from 1 to 9007199254740991."),
+        ({"rate_limit_max": 2_000_000_000}, "rateLimitMax must be from 0 to 1000000000."),
+        ({"rate_limit_time_window": 0},
+         "rateLimitTimeWindow must be from 1 to 31622400000, in ms."),
+        ({"metadata": {"a": {"b": {"c": {"d": [[1]]}}}}},
+         "metadata must be a JSON object of at most 4 KB and five levels."),
+    ],
+)  # fmt: skip
+async def test_what_is_out_of_bounds_is_told_both(
+    app: App, ada: Session, asked: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(Failure) as failure:
+        await create_api_key(call_of(app), CreateKey(**{"user_id": ada.subject, **asked}))  # type: ignore[arg-type]
+    assert failure.value.message == sentence
+
+
 async def test_a_service_names_the_owner(app: App) -> None:
     service = Session(subject="service", kind="service", id="s")
     assert await code_of(make(app, service)) == "VALIDATION_ERROR"

@@ -54,7 +54,7 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
         "INVALID_PREFIX": Problem(400, _BAD, "The prefix is not one of this server's."),
         "INVALID_NAME_LENGTH": Problem(400, _BAD, "The name must have 1 to 64 characters."),
         "INVALID_METADATA_TYPE": Problem(
-            400, _BAD, "metadata must be a JSON object of at most 4 KB."
+            400, _BAD, "metadata must be a JSON object of at most 4 KB and five levels."
         ),
         "INVALID_PERMISSIONS": Problem(400, _BAD, "permissions must map resources to actions."),
         "UNKNOWN_SCOPE": Problem(400, _BAD, "A permission is not in this server's catalogue."),

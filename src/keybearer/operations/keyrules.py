@@ -49,6 +49,8 @@ MAX_DESCRIPTION = 500
 MAX_METADATA_BYTES = 4_096
 MAX_METADATA_DEPTH = 5
 MAX_GRACE_SECONDS = 30 * 86_400
+MAX_RATE = 1_000_000_000
+MAX_WINDOW_MS = 366 * 86_400_000
 
 Grace = Annotated[int, msgspec.Meta(ge=0, le=MAX_GRACE_SECONDS)] | None
 """For how many seconds a replaced secret goes on; None: until somebody finishes the rotation."""
@@ -161,10 +163,12 @@ def check_rate_limit(
     """A rate limit, or None where it is off; a maximum of 0 allows nothing."""
     if not enabled:
         return None
-    if maximum is None or not 0 <= maximum <= 1_000_000_000:
-        raise Failure("INVALID_RATE_LIMIT", "rateLimitMax must be 0 or more.")
-    if window_ms is None or not 1 <= window_ms <= 366 * 86_400_000:
-        raise Failure("INVALID_RATE_LIMIT", "rateLimitTimeWindow is 1 ms to a year, in ms.")
+    if maximum is None or not 0 <= maximum <= MAX_RATE:
+        raise Failure("INVALID_RATE_LIMIT", f"rateLimitMax must be from 0 to {MAX_RATE}.")
+    if window_ms is None or not 1 <= window_ms <= MAX_WINDOW_MS:
+        raise Failure(
+            "INVALID_RATE_LIMIT", f"rateLimitTimeWindow must be from 1 to {MAX_WINDOW_MS}, in ms."
+        )
     return RateLimit(maximum=maximum, window_ms=window_ms)
 
 
@@ -180,7 +184,7 @@ def check_quota(
         ("refillInterval", refill_interval_ms, 1),
     ):
         if value is not None and not least <= value <= MAX_AMOUNT:
-            raise Failure("INVALID_RATE_LIMIT", f"{name} must be {least} or more.")
+            raise Failure("INVALID_RATE_LIMIT", f"{name} must be from {least} to {MAX_AMOUNT}.")
     if remaining is None and refill_amount is not None:
         remaining = refill_amount
     return remaining, refill_amount, refill_interval_ms
