@@ -47,6 +47,10 @@ def test_a_query_with_a_field_too_often_is_told_how_often_it_may_stand() -> None
     ("asked", "sentence"),
     [
         ({"limit": "1.5"}, "limit must be a whole number from 1 to 100."),
+        *(
+            ({"limit": text}, "limit must be a whole number from 1 to 100.")
+            for text in ("1e1", "1.0", "1e-0", "+1", " 1", "1_0", "\uff11", "")
+        ),
         ({"limit": "101"}, "limit must be a whole number from 1 to 100."),
         ({"offset": ""}, "offset must be a whole number from 0 to 1000000."),
         ({"status": ["active", "nope"]}, f"status must be {STATUS}."),

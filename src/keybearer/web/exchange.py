@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import re
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import parse_qsl, urlsplit
 
@@ -17,7 +18,7 @@ from keybearer.operations.app import App
 from keybearer.settings import Settings
 from keybearer.verification.presented import user_agent
 from keybearer.web.problem import ProblemAnswer, RawHeaders
-from keybearer.web.sentences import refusal_of
+from keybearer.web.sentences import refusal_of, whole_numbers
 
 if TYPE_CHECKING:
     from keybearer.auth import Auth
@@ -28,6 +29,7 @@ MAX_BODY = 65_536
 MAX_QUERY = 8_192
 MAX_FIELDS = 128
 MAX_DEPTH = 20
+_DIGITS = re.compile(r"-?[0-9]+")
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -255,10 +257,18 @@ def _check_str(text: str) -> None:
 def convert(value: object, type_: type[Any], *, strict: bool) -> Any:
     """A value as a struct.
 
+    Args:
+        strict: False where it came as texts alone: then numbers are read, in digits alone.
+
     Raises:
         Failure: UNKNOWN_FIELD, VALIDATION_ERROR, with a sentence that says what is right.
     """
     try:
+        if not strict and isinstance(value, dict):
+            whole = whole_numbers(type_)  # type: ignore[arg-type] # mypy 2.4: types are hashable
+            for name, text in value.items():
+                if name in whole and not _DIGITS.fullmatch(text):  # msgspec reads 1e2 as 100
+                    raise msgspec.ValidationError(f"Expected `int` - at `$.{name}`")
         return msgspec.convert(value, type_, strict=strict)
     except msgspec.ValidationError as error:
         raise refusal_of(error, type_, texts=not strict) from None

@@ -6,6 +6,7 @@ msgspec says what is wrong and where; what would be right is read from the type 
 """
 
 import re
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -41,6 +42,17 @@ def refusal_of(error: msgspec.ValidationError, type_: type[Any], *, texts: bool)
     if not place:
         return Failure("VALIDATION_ERROR", "The body must be a JSON object.")
     return Failure("VALIDATION_ERROR", f"{place} must be {_words(type_there, texts=texts)}.")
+
+
+@cache
+def whole_numbers(type_: type[Any]) -> frozenset[str]:
+    """The fields of an input that take a whole number, by their names on the wire."""
+    fields = _fields(inspect.type_info(type_)).items()
+    return frozenset(
+        name
+        for name, info in fields
+        if any(isinstance(each, inspect.IntType) for each in _members(info))
+    )
 
 
 def _follow(path: str, info: inspect.Type) -> tuple[str, inspect.Type]:
