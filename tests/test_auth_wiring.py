@@ -245,3 +245,12 @@ async def test_user_permissions_need_a_catalogue_that_has_them(tmp_path: Path) -
             "KEYBEARER_USER_PERMISSIONS names files:read, files:write, which "
             "KEYBEARER_PERMISSIONS lacks"
         )
+
+
+@pytest.mark.parametrize(
+    "plugins", [[1], "jwt", api_key(), api_key, [api_key], [api_key(), api_key()], [None], 7]
+)
+def test_plugins_that_are_none_or_stand_twice_are_told(plugins: Any) -> None:
+    with pytest.raises(Misuse) as caught:
+        Auth("sqlite:///app.db", plugins)
+    assert str(caught.value) == "plugins= takes a list of api_key(), bearer() and jwt(), each once"

@@ -18,8 +18,15 @@ PUBLIC = {
 
 def test_the_public_names_are_these() -> None:
     assert set(dir(keybearer)) == {*PUBLIC, "__version__"}
+    assert set(keybearer.__all__) == PUBLIC
     for name in PUBLIC:
         assert getattr(keybearer, name).__doc__
+
+
+def test_a_star_brings_each_of_them() -> None:
+    code = "from keybearer import *; print(*sorted(n for n in globals() if not n.startswith('_')))"
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert set(ran.stdout.split()) == PUBLIC
 
 
 def test_type_checkers_see_the_same_names() -> None:

@@ -18,6 +18,19 @@ if TYPE_CHECKING:
     from keybearer.plugins import jwt as jwt
     from keybearer.web.pages.options import Pages as Pages
 
+__all__ = [
+    "Anonymous",
+    "Auth",
+    "Failure",
+    "KeybearerError",
+    "Misuse",
+    "Refusal",
+    "Session",
+    "Unavailable",
+    "api_key",
+    "bearer",
+    "jwt",
+]
 __version__ = version("keybearer")
 
 # Where each public name lives; imported when it is asked for, so that `keybearer --help` does

@@ -31,7 +31,7 @@ from keybearer.domain.permissions import stated
 from keybearer.domain.ports import Clock, Database, Transaction
 from keybearer.jobs import Jobs
 from keybearer.operations.app import App, Identify
-from keybearer.plugins import ACCOUNTS, CORE, AnyOperation, Plugin, api_key, bearer, jwt
+from keybearer.plugins import ACCOUNTS, CORE, AnyOperation, Plugin, api_key, bearer, jwt, listed
 from keybearer.settings import Settings, load
 from keybearer.verification.access import AccessTokens
 from keybearer.verification.cache import Cache
@@ -85,7 +85,7 @@ class Auth:
         clock: Clock | None = None,
         **settings: object,
     ) -> None:
-        self.plugins = tuple(plugins) if plugins is not None else (api_key(), bearer(), jwt())
+        self.plugins = (api_key(), bearer(), jwt()) if plugins is None else listed(plugins)
         given: dict[str, object] = {}
         for plugin in self.plugins:
             given |= plugin.settings

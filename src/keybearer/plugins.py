@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from keybearer.domain.errors import Misuse
 from keybearer.domain.permissions import stated
 from keybearer.operations import (
     accounts,
@@ -108,3 +109,16 @@ def bearer() -> Plugin:
 def jwt() -> Plugin:
     """Access tokens for a session, and the keys to check them with elsewhere."""
     return Plugin(name="jwt", operations=tokens.JWT)
+
+
+def listed(plugins: object) -> tuple[Plugin, ...]:
+    """The plugins that an app has listed.
+
+    Raises:
+        Misuse: it is no list of plugins, or one stands in it twice: which settings would hold?
+    """
+    found = tuple(plugins) if isinstance(plugins, Iterable) else ()
+    named = {each.name: each for each in found if isinstance(each, Plugin)}
+    if not isinstance(plugins, Iterable) or len(named) < len(found):
+        raise Misuse("plugins= takes a list of api_key(), bearer() and jwt(), each once")
+    return tuple(named.values())
