@@ -63,7 +63,10 @@ def across_origins(app: ASGIApp, settings: Settings) -> ASGIApp:
         allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["authorization", "content-type", "idempotency-key", "x-api-key"],
         allow_credentials=True,
-        expose_headers=["set-auth-token", "set-auth-jwt", "retry-after", "x-request-id"],
+        expose_headers=[
+            *("set-auth-token", "set-auth-jwt", "x-request-id"),
+            *("retry-after", "ratelimit", "ratelimit-policy"),
+        ],
     )
 
 
