@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import httpx2
 import pytest
 
 from tests.attacks.wire import CHUNKED, GET, HOST, JSON, POST, closing, exchange, health, status
@@ -135,6 +136,18 @@ def test_a281_too_much_of_headers_is_431(server: Server, headers: bytes) -> None
     assert answer == b"" or status(answer) == 431
     assert answer.count(b"HTTP/1.1 ") <= 1
     assert health(server) == 200
+
+
+@pytest.mark.parametrize(("size", "expected"), [(60_000, 200), (70_000, 413)])
+@pytest.mark.parametrize("path", ["openapi.json", "docs", "static/reference.js"])
+def test_a_long_answer_is_whole_whatever_body_came_with_the_question(
+    server: Server, path: str, size: int, expected: int
+) -> None:
+    for _ in range(4):
+        with httpx2.Client(base_url=server.base, timeout=60) as client:
+            answer = client.request("GET", f"/api/auth/{path}", content=b"x" * size)
+        assert answer.status_code == expected
+        assert len(answer.content) == int(answer.headers["content-length"])
 
 
 def test_a281_5000_cookies_that_fit_are_nobodys(server: Server) -> None:

@@ -19,13 +19,19 @@ LATE_MS = 30 * DAY_MS
 
 
 def within(expires_at: int | None, now: int) -> int | None:
-    """The smallest of `DAYS` that a key's remaining time is within; None where there is none.
-
-    What a new key begins with, and one whose expiry was changed.
-    """
+    """The smallest of `DAYS` that a key's remaining time is within; None where there is none."""
     if expires_at is None:
         return None
     return next((days for days in reversed(DAYS) if expires_at - now <= days * DAY_MS), None)
+
+
+def begun(expires_at: int | None, now: int) -> int | None:
+    """What a new key begins with, and one whose expiry was changed: the reminders that are past.
+
+    A key for a day or less is made to end, by a job as a rule: nobody is told of its end either.
+    """
+    days = within(expires_at, now)
+    return 0 if days == 1 else days
 
 
 def due(*, expires_at: int | None, reminded_days: int | None, now: int) -> int | None:

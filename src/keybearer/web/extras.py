@@ -10,9 +10,17 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from keybearer.domain.errors import Failure
 from keybearer.operations.app import App
 from keybearer.settings import Settings
-from keybearer.web.exchange import header, new_request_id, send_answer, send_problem
+from keybearer.web.exchange import (
+    ClientGone,
+    header,
+    new_request_id,
+    read_body,
+    send_answer,
+    send_problem,
+)
 from keybearer.web.forward import Forward
 from keybearer.web.health import OK, Live, Ready
 from keybearer.web.metrics import Metrics
@@ -20,7 +28,7 @@ from keybearer.web.openapi import document
 from keybearer.web.outbox import PATH as OUTBOX
 from keybearer.web.outbox import Outbox
 from keybearer.web.page import PAGE_CSP, STATIC, static
-from keybearer.web.problem import RawHeaders, problem
+from keybearer.web.problem import RawHeaders, of_failure, problem
 from keybearer.web.reference import render
 
 if TYPE_CHECKING:
@@ -114,7 +122,16 @@ class File:
             *(headers or []),
         ]
 
-    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            # Nobody asked for it. But a server that closes with a body unread may cut the answer.
+            await read_body(scope, receive)
+        except Failure as failure:
+            answer = of_failure(failure, scope=scope, request_id=new_request_id())
+            await send_problem(send, answer, self._settings)
+            return
+        except ClientGone:
+            return
         headers, body = list(self._headers), self._content()
         if _takes_gzip(scope):
             # Nobody's secret is in it, so that its length tells nothing.
