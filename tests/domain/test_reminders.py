@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keybearer.domain.reminders import DAY_MS, DAYS, LATE_MS, due, span, within
+from keybearer.domain.reminders import DAY_MS, DAYS, LATE_MS, begun, due, span, within
 from tests.people import START
 
 HOUR = 3_600_000
@@ -27,6 +27,15 @@ HOUR = 3_600_000
 )
 def test_a_key_is_within_the_smallest_that_holds(left: int, days: int | None) -> None:
     assert within(START + left, START) == days
+
+
+@pytest.mark.parametrize(
+    ("lives", "past"),
+    [(3_600_000, 0), (DAY_MS, 0), (DAY_MS + 1, 7), (7 * DAY_MS, 7), (40 * DAY_MS, None)],
+)
+def test_nobody_is_told_what_they_have_just_chosen(lives: int, past: int | None) -> None:
+    """Nor of the end of a key for a day or less, which a job has made."""
+    assert begun(START + lives, START) == past
 
 
 def test_a_key_without_expiry_is_within_none_and_due_for_none() -> None:

@@ -176,6 +176,23 @@ async def test_a_rotation_that_is_sent_twice_rotates_once(
     assert (await auth.api.list_api_keys(owner=ann)).api_keys[0].start == after
 
 
+async def test_a_rotation_may_give_a_later_end_as_well(
+    surfer: Surfer, auth: Auth, ann: str
+) -> None:
+    key = await make(auth, ann, expires_in=5 * 86_400)
+    await surfer.open(f"{KEYS}/{key.id}/rotate")
+    await surfer.send("/rotate", grace="0")
+    assert (await auth.api.list_api_keys(owner=ann)).api_keys[0].expires_at == key.expires_at
+    await surfer.open(f"{KEYS}/{key.id}/rotate")
+    await surfer.send("/rotate", grace="0", expires="90")
+    after = (await auth.api.list_api_keys(owner=ann)).api_keys[0]
+    assert after.expires_at == "2027-02-16T11:06:40.000Z"
+    await surfer.open(f"{KEYS}/{key.id}/rotate")
+    await surfer.send("/rotate", grace="0", expires="someday")
+    assert surfer.status == 400
+    assert (await auth.api.list_api_keys(owner=ann)).api_keys[0] == after
+
+
 @pytest.mark.parametrize("grace", ["", "2y", "-1"])
 async def test_a_grace_that_is_not_offered_rotates_nothing(
     surfer: Surfer, auth: Auth, ann: str, grace: str

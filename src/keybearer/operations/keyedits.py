@@ -91,7 +91,7 @@ def _reminded(changes: dict[str, Any], now: int) -> dict[str, object]:
     """What changes by the way: the time of the change, and which reminders are past."""
     if "expires_at" not in changes:
         return {"updated_at": now}
-    return {"updated_at": now, "reminded_days": reminders.within(changes["expires_at"], now)}
+    return {"updated_at": now, "reminded_days": reminders.begun(changes["expires_at"], now)}
 
 
 def _widens(asked: UpdateKey) -> bool:

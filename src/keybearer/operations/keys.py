@@ -175,7 +175,7 @@ async def create_api_key(call: Call, asked: CreateKey) -> CreatedApiKey:
         last_used_ip=None,
         last_used_user_agent=None,
         request_count=0,
-        reminded_days=reminders.within(expires_at, call.now),
+        reminded_days=reminders.begun(expires_at, call.now),
     )
     stored = await call.app.database.write(lambda tx: _add(call, tx, asked, key, secret))
     if stored is not None:

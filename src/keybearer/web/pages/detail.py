@@ -155,31 +155,37 @@ async def show_rotate(visit: Visit) -> Answer:
 
 
 async def _rotate_form(visit: Visit, key: ApiKey, form: Form, *, status: int = 200) -> Answer:
+    policy = await visit.ask(get_key_policy, Empty())
     return visit.html(
         "rotate.html",
         status=status,
         form=form,
         key=key,
+        lifetimes=making.lifetimes(visit.now, policy),
+        policy=policy,
         must_confirm=await must_confirm(visit),
         recent=await _recent(visit, key),
     )
 
 
 async def rotate(visit: Visit) -> Answer:
-    """Gives the key a new secret and shows it."""
-    fields = visit.fields
+    """Gives the key a new secret and shows it; with a later end, if that was chosen as well."""
+    fields = {"expires": "keep", **visit.fields}
     form = Form(fields)
     key = await visit.ask(get_api_key, GetKey(id=visit.named))
+    expires = making.expiry(fields, visit.now)
     try:
-        await confirm(visit)
-        made = await visit.ask(
-            rotate_api_key,
-            RotateKey(
-                key_id=key.id,
-                grace_period=_grace(fields),
-                replaces=fields.get("replaces", "")[:64],
-            ),
+        if isinstance(expires, Failure):
+            raise expires
+        asked = RotateKey(
+            key_id=key.id,
+            grace_period=_grace(fields),
+            replaces=fields.get("replaces", "")[:64],
         )
+        await confirm(visit)
+        if expires and asked.replaces == key.start:
+            await visit.ask(update_api_key, checked(UpdateKey, {"key_id": key.id, **expires}))
+        made = await visit.ask(rotate_api_key, asked)
     except Failure as failure:
         return await _rotate_form(visit, key, form, status=form.refuse(visit, failure))
     return visit.html("revealed.html", key=made, rotated=True)
