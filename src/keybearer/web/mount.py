@@ -158,13 +158,24 @@ def site_of(auth: "Auth", pages: Pages | None, *, base: str, alone: bool) -> "Si
         Misuse: it is not, and somebody has said how the pages shall look.
     """
     try:
-        from keybearer.web.pages.site import Site  # noqa: PLC0415 -- an extra
+        site = import_site()
     except ImportError as error:
         if pages is not None or error.name not in ("jinja2", "markupsafe"):
             raise Misuse("pages need their libraries: pip install 'keybearer[ui]'") from error
         log.debug("pages.off", extra={"hint": "pip install 'keybearer[ui]'"})
         return None
-    return Site(auth, pages or Pages(), base=base, alone=alone)
+    return site(auth, pages or Pages(), base=base, alone=alone)
+
+
+def import_site() -> "type[Site]":
+    """The pages, and the libraries that they need.
+
+    Raises:
+        ImportError: the extra `ui` is not installed.
+    """
+    from keybearer.web.pages.site import Site  # noqa: PLC0415 -- an extra
+
+    return Site
 
 
 async def no_app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,0 +1,28 @@
+"""The first page is light, and asks nobody else for anything."""
+
+import pytest
+from playwright.async_api import Page, Response
+
+from tests.pages.site import Site
+
+LIMIT = 60_000
+
+
+@pytest.mark.parametrize("path", ["/en/login", "/en/account/api-keys"])
+async def test_the_first_page_is_under_sixty_kilobytes(ann: Page, site: Site, path: str) -> None:
+    for n in range(25):
+        key = await site.key(f"Key {n}", description="What it is for, in some words")
+        await site.use(key.key or "")
+    sizes: dict[str, int] = {}
+
+    async def weigh(response: Response) -> None:
+        found = await response.request.sizes()
+        sizes[response.url] = found["responseBodySize"] + found["responseHeadersSize"]
+
+    ann.on("response", weigh)
+    if path == "/en/login":
+        await ann.context.clear_cookies()
+    await ann.goto(path, wait_until="networkidle")
+    ann.remove_listener("response", weigh)
+    assert len(sizes) == 3, sizes  # the page, its style, its script
+    assert sum(sizes.values()) < LIMIT, sizes
