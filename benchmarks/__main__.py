@@ -4,10 +4,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import in_process, over_http
+from benchmarks import in_process, over_http, pages
 from benchmarks.measure import Figure, write
 
-PAGES = {"over_http": over_http.figures, "in_process": in_process.figures}
+PAGES = {
+    "over_http": over_http.figures,
+    "in_process": in_process.figures,
+    "pages": pages.figures,
+}
 
 
 def main(asked: list[str]) -> None:

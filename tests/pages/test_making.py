@@ -1,10 +1,16 @@
 """A key is made by a form: once, within what is allowed, and only by who confirmed."""
 
+import dataclasses
+from typing import Any
+
 import httpx2
 import pytest
 
 from keybearer import Auth
-from keybearer.domain.errors import Failure
+from keybearer.domain.errors import Failure, Unavailable
+from keybearer.operations.declaration import Operation
+from keybearer.operations.keys import create_api_key
+from keybearer.web.pages import making
 from keybearer.web.pages.making import expiry
 from tests.pages.surfer import Surfer, logged_in
 from tests.people import PASSWORD, START, StandingClock
@@ -187,3 +193,26 @@ async def test_an_old_login_gives_the_password_once_more(
     assert dict(surfer.client.cookies) != before
     await surfer.open(NEW)  # the login goes on by its new token, and is fresh
     assert "Confirm that it is you." not in surfer.text
+
+
+async def test_a_login_that_was_renewed_outlives_what_fails_after_it(
+    surfer: Surfer, auth: Auth, ann: str, clock: StandingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock.advance(3_600_000)
+    await surfer.open(NEW)
+
+    async def lost(*_args: object) -> None:
+        raise Unavailable("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(making, "create_api_key", with_function(create_api_key, lost))
+        await surfer.send("/new", name="CI", password=PASSWORD)
+    assert surfer.status == 503
+    await surfer.open(NEW)
+    assert surfer.path == NEW
+    assert "Confirm that it is you." not in surfer.text
+
+
+def with_function(declared: Operation[Any, Any], function: Any) -> Operation[Any, Any]:
+    """The same operation with another function."""
+    return dataclasses.replace(declared, function=function)

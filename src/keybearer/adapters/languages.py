@@ -23,6 +23,7 @@ from keybearer.domain.instants import iso
 ENGLISH = "en"
 _NAMES = {"zh-CN": "简体中文"}  # CLDR's says the country too
 RIGHT_TO_LEFT = frozenset({"ar"})
+_DAY_MS = 86_400_000
 _Unit = Literal["year", "month", "day", "hour", "minute", "second"]
 _UNITS_MS: tuple[tuple[_Unit, int, int], ...] = (
     ("year", 365 * 86_400_000, 365 * 86_400_000),
@@ -73,26 +74,13 @@ class Language:
 
     def date(self, ms: int) -> str:
         """A day, UTC: `5 December 2026`."""
-        if self._locale is None:
-            return iso(ms)[:10]
-        from babel.dates import format_date  # noqa: PLC0415 -- an extra
-
-        return format_date(_utc(ms), "long", locale=self._locale)
+        return iso(ms)[:10] if self._locale is None else _day(self._locale, ms // _DAY_MS)
 
     def instant(self, ms: int) -> str:
         """A day and a time, UTC, and that it is UTC."""
         if self._locale is None:
             return f"{iso(ms)[:16].replace('T', ' ')} UTC"
-        from babel.dates import (  # noqa: PLC0415 -- an extra
-            format_date,
-            format_time,
-            get_datetime_format,
-        )
-
-        day = format_date(_utc(ms), "medium", locale=self._locale)
-        time = format_time(_utc(ms), "short", locale=self._locale)
-        together = str(get_datetime_format("medium", locale=self._locale))
-        return f"{together.replace('{1}', day).replace('{0}', time)} UTC"
+        return _minute(self._locale, ms // 60_000)
 
     def relative(self, ms: int, now: int) -> str:
         """How long ago, or in how long, in whole units."""
@@ -102,31 +90,64 @@ class Language:
         if self._locale is None:
             units = f"{n} {unit}{'' if n == 1 else 's'}"
             return f"in {units}" if apart > 0 else f"{units} ago"
-        from babel.dates import format_timedelta  # noqa: PLC0415 -- an extra
-
-        return format_timedelta(
-            n * size // 1000 * (1 if apart > 0 else -1),
-            granularity=unit,
-            threshold=float("inf"),
-            add_direction=True,
-            locale=self._locale,
-        )
+        return _apart(self._locale, unit, n * size // 1000 * (1 if apart > 0 else -1))
 
     def number(self, n: float) -> str:
         """A number with this language's separators."""
-        if self._locale is None:
-            return f"{n:,}"
-        from babel.numbers import format_decimal  # noqa: PLC0415 -- an extra
-
-        return format_decimal(n, locale=self._locale)
+        return f"{n:,}" if self._locale is None else _number(self._locale, n)
 
     def percent(self, part: float) -> str:
         """A part of one as a percentage, without decimals."""
-        if self._locale is None:
-            return f"{part:.0%}"
-        from babel.numbers import format_percent  # noqa: PLC0415 -- an extra
+        return f"{part:.0%}" if self._locale is None else _percent(self._locale, part)
 
-        return format_percent(part, locale=self._locale)
+
+# A page says the same few days, spans and numbers again and again, and CLDR takes its time.
+_remembered = functools.lru_cache(maxsize=4_096)
+
+
+@_remembered
+def _day(locale: Any, day: int) -> str:
+    from babel.dates import format_date  # noqa: PLC0415 -- an extra
+
+    return format_date(_utc(day * _DAY_MS), "long", locale=locale)
+
+
+@_remembered
+def _minute(locale: Any, minute: int) -> str:
+    from babel.dates import (  # noqa: PLC0415 -- an extra
+        format_date,
+        format_time,
+        get_datetime_format,
+    )
+
+    at = _utc(minute * 60_000)
+    day = format_date(at, "medium", locale=locale)
+    time = format_time(at, "short", locale=locale)
+    together = str(get_datetime_format("medium", locale=locale))
+    return f"{together.replace('{1}', day).replace('{0}', time)} UTC"
+
+
+@_remembered
+def _apart(locale: Any, unit: _Unit, seconds: int) -> str:
+    from babel.dates import format_timedelta  # noqa: PLC0415 -- an extra
+
+    return format_timedelta(
+        seconds, granularity=unit, threshold=float("inf"), add_direction=True, locale=locale
+    )
+
+
+@_remembered
+def _number(locale: Any, n: float) -> str:
+    from babel.numbers import format_decimal  # noqa: PLC0415 -- an extra
+
+    return format_decimal(n, locale=locale)
+
+
+@_remembered
+def _percent(locale: Any, part: float) -> str:
+    from babel.numbers import format_percent  # noqa: PLC0415 -- an extra
+
+    return format_percent(part, locale=locale)
 
 
 @functools.cache

@@ -116,6 +116,8 @@ class Templates:
             )
         )
         headers = [(b"content-type", b"text/html; charset=utf-8")]
+        if visit is not None:
+            headers += visit.cookies()  # a login that was renewed before something was lost
         if status == 503:
             headers.append((b"retry-after", b"2"))
         return Answer(status=status, body=text.encode(), headers=headers)
@@ -146,5 +148,6 @@ def _menu(site: "Site", visit: Visit) -> list[tuple[str, str]]:
     return menu
 
 
+@functools.lru_cache(maxsize=4_096)
 def _ms(at: int | str) -> int:
     return at if isinstance(at, int) else parse_iso(at)

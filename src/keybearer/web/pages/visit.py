@@ -17,10 +17,10 @@ from starlette.types import Receive, Scope
 from keybearer.adapters.languages import Language
 from keybearer.domain.credentials import Secret
 from keybearer.domain.errors import Failure
-from keybearer.domain.model import Session
+from keybearer.domain.model import Anonymous, Session, Verdict
 from keybearer.operations.admission import admit
 from keybearer.operations.app import App
-from keybearer.operations.declaration import Call, Operation, Reply
+from keybearer.operations.declaration import Access, Call, Operation, Reply
 from keybearer.operations.reports import list_audit
 from keybearer.operations.sessions import AskSession, get_session
 from keybearer.operations.wire import UserRecord
@@ -35,6 +35,9 @@ I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
 
 MAX_FIELDS = 400
+_OF_MEMBERS = frozenset({Access.SESSION, Access.MANAGER, Access.OWNER})
+"""What a login may do: admitted once in a visit, it may do all of it."""
+
 _NOTICE = "keybearer.notice"
 _FORM = "application/x-www-form-urlencoded"
 
@@ -112,7 +115,13 @@ class Visit:
             Failure: refused.
             Unavailable: a dependency is lost.
         """
-        caller, verdict = await admit(self.app, declared, self._headers, self.facts.ip)
+        if self._session is not None and declared.access in _OF_MEMBERS:
+            caller: Session | Anonymous = self._session
+            verdict: Verdict = self._session
+        else:
+            caller, verdict = await admit(self.app, declared, self._headers, self.facts.ip)
+            if isinstance(caller, Session) and declared.access in _OF_MEMBERS:
+                self._session = caller
         call = Call(app=self.app, caller=caller, facts=self.facts, now=self.now, verdict=verdict)
         output = await declared(call, asked)
         if call.reply.session is not None:
@@ -122,6 +131,7 @@ class Visit:
 
     def _go_on_as(self, token: Secret | str) -> None:
         """What is asked next goes by the new login: the token that came is over."""
+        self._session = None
         kept = [pair for pair in self._headers if pair[0] != b"cookie"]
         if isinstance(token, Secret):
             signed = quote(self.app.ring.sign(token.reveal()), safe="")
@@ -198,14 +208,14 @@ class Visit:
     def html(self, template: str, *, status: int = 200, **values: Any) -> Answer:
         """A page."""
         body = self.site.render(self, template, values).encode()
-        headers = [(b"content-type", b"text/html; charset=utf-8"), *self._cookies()]
+        headers = [(b"content-type", b"text/html; charset=utf-8"), *self.cookies()]
         if self.noticed is not None:
             headers.append((b"set-cookie", f"{_NOTICE}=; Max-Age=0; Path=/".encode()))
         return Answer(status=status, body=body, headers=headers)
 
     def go(self, address: str, *, notice: str | None = None) -> Answer:
         """To another page; `notice` is the word for what that one says first."""
-        headers = [(b"location", address.encode("ascii", "replace")), *self._cookies()]
+        headers = [(b"location", address.encode("ascii", "replace")), *self.cookies()]
         if notice is not None:
             secure = "; Secure" if self.app.settings.secure else ""
             cookie = f"{_NOTICE}={notice}; Max-Age=30; Path=/; HttpOnly; SameSite=Lax{secure}"
@@ -234,8 +244,8 @@ class Visit:
                         return said
         return None
 
-    def _cookies(self) -> RawHeaders:
-        """The cookie of the last reply that has one; no token goes into another header."""
+    def cookies(self) -> RawHeaders:
+        """The cookie of the last login that began or ended; no token goes into another header."""
         kept = (b"set-cookie", b"clear-site-data")
         replies = [session_headers(reply, self.app) for reply in self.replies[-1:]]
         return [pair for pairs in replies for pair in pairs if pair[0] in kept]
