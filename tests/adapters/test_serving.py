@@ -248,6 +248,19 @@ async def test_a_name_that_was_overwritten_is_written_again(processes: list[Proc
     await first.ensure()
 
 
+async def test_who_only_looks_keeps_nobody_from_serving(processes: list[Process]) -> None:
+    first, second = processes
+    await second.lock.acquire()
+
+    async def look_away() -> None:
+        await asyncio.sleep(0.05)
+        await second.lock.release()
+
+    looking = asyncio.create_task(look_away())
+    await first.take()
+    await looking
+
+
 async def test_taking_over_waits_for_the_changes_that_are_under_way(
     processes: list[Process], ready_url: str
 ) -> None:

@@ -8,6 +8,7 @@ A process that ends takes its name back. One that was killed leaves it: whoever 
 knows that somebody may still answer by a lease, and waits that out with its changes.
 """
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -22,6 +23,9 @@ REFUSAL = (
     "another process already serves this database. Without Redis (KEYBEARER_REDIS_URL, which this "
     "version does not use yet) two cannot share limits and revocations: stop the other one"
 )
+
+_PAUSES = (0.01, 0.02, 0.05, 0.1)
+"""Seconds; a command that looks whether somebody serves has the lock for a moment, too."""
 
 
 class ServingLock(Protocol):
@@ -162,7 +166,7 @@ class Claim:
         Raises:
             Misuse: another process serves.
         """
-        await self._lock.acquire()
+        await self._acquire()
         self._taken_over = taken_over
         await self._write_name(taken_over)
 
@@ -196,6 +200,14 @@ class Claim:
             with contextlib.suppress(Unavailable):
                 await coherence.let_go(self._database, self._name)
         await self._lock.release()
+
+    async def _acquire(self) -> None:
+        for pause in _PAUSES:
+            try:
+                return await self._lock.acquire()
+            except Misuse:
+                await asyncio.sleep(pause)
+        return await self._lock.acquire()
 
     async def _write_name(self, taken_over: TakenOver) -> None:
         before = await coherence.claim(self._database, self._name)
