@@ -242,6 +242,7 @@ _HEALTH = {"$ref": "#/components/schemas/Health"}
 _READINESS = {"$ref": "#/components/schemas/Readiness"}
 _STRANGE = problem_answers(["INVALID_HOST"])
 _LOST = problem_answers(["INVALID_HOST", "UNAVAILABLE"])
+_FILE = problem_answers(["INVALID_HOST", "BODY_TOO_LARGE", "UNAVAILABLE"])
 
 PATHS: Mapping[str, Json] = {
     "/forward": {
@@ -347,7 +348,7 @@ PATHS: Mapping[str, Json] = {
             "security": [],
             "responses": {
                 "200": _plain("application/json", {"type": "object"}, "OpenAPI 3.1."),
-                **_LOST,
+                **_FILE,
             },
         }
     },
@@ -360,7 +361,7 @@ PATHS: Mapping[str, Json] = {
             "security": [],
             "responses": {
                 "200": _plain("text/html", {"type": "string"}, "The page."),
-                **_LOST,
+                **_FILE,
             },
         }
     },
