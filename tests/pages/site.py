@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import httpx2
 import uvicorn
-from playwright.async_api import BrowserContext, Page
+from playwright.async_api import BrowserContext, Page, Response
 from starlette.types import ASGIApp
 
 from examples.endpoints import create_app
@@ -104,7 +104,8 @@ async def served(
     socket = config.bind_socket()
     base = f"http://127.0.0.1:{socket.getsockname()[1]}"
     auth = Auth(url, base_url=base, clock=clock, **given)
-    config.app = auth.mount(app(auth), pages=pages or Pages(root=True))
+    usual = Pages(root=True, example="/api/protected-endpoint")
+    config.app = auth.mount(app(auth), pages=pages or usual)
     await auth.start()
     parts = await auth.running()
     parts.hasher.close()
@@ -135,6 +136,12 @@ class Watched:
         page.on("console", lambda message: self.messages.append(message.text))
         page.on("pageerror", lambda error: self.messages.append(str(error)))
         page.on("request", lambda request: self._ask(request.url))
+        page.on("response", self._hear)
+
+    def _hear(self, response: Response) -> None:
+        navigates = response.request.is_navigation_request()
+        if response.status >= 400 and not navigates:
+            self.messages.append(f"{response.status} {response.url}")
 
     def _ask(self, url: str) -> None:
         if not url.startswith((self._base + "/", "blob:", "data:")):
@@ -146,6 +153,6 @@ class Watched:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             assert not self.strangers, self.strangers
-            # Chromium tells of answers that are refusals; they are meant.
+            # Chromium tells of each refusal; those of whole pages are meant, others are heard.
             told = [each for each in self.messages if "Failed to load resource" not in each]
             assert not told, told

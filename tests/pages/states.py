@@ -146,6 +146,38 @@ async def _many(page: Page, town: Town, locale: str) -> None:
     await page.locator('button[value="revoke"]').click()
 
 
+async def _receipt(page: Page, town: Town, locale: str) -> None:
+    made = await town.site.key("To be revoked")
+    await page.goto(f"/{locale}/account/api-keys/{made.id}/revoke")
+    await page.locator("main .danger").click()
+    await page.locator("[data-receipt]").wait_for()
+
+
+async def _disowned(page: Page, town: Town, locale: str) -> None:
+    await page.goto(f"/{locale}/account/api-keys/new")
+    await page.locator("#name").fill("Not mine")
+    await page.locator("form button.primary").last.click()
+    await page.locator('[data-copy="plain"]').click()
+    await _disown(page, town, locale)
+    await page.locator(".disown .danger").first.click()
+    await page.locator("main ol li").first.wait_for()
+
+
+async def _calendar(page: Page, town: Town, locale: str) -> None:
+    await page.goto(f"/{locale}/account/api-keys")
+    await page.locator("details.more summary").first.click()
+    await page.locator('button[value="make"]').click()
+    await page.locator('[data-copy="plain"]').click()
+
+
+async def _old_login(page: Page, town: Town, locale: str) -> None:
+    town.site.clock.advance(20 * 60_000)
+    await page.goto(f"/{locale}/account/api-keys/{town.ids['disabled']}")
+    await page.locator(".head form button").click()
+    await page.locator("#password").wait_for()
+    town.site.clock.advance(-20 * 60_000)
+
+
 async def _disown(page: Page, town: Town, locale: str) -> None:
     await page.goto(f"/{locale}/account/security")
     await page.locator(".disown summary").first.click()
@@ -167,13 +199,20 @@ MEMBERS: Mapping[str, State] = {
     "key-disabled": _at(f"{_KEYS}/{{disabled}}"),
     "key-revoked": _at(f"{_KEYS}/{{revoked}}"),
     "key-never-used": _at(f"{_KEYS}/{{new}}"),
+    "key-enable-with-password": _old_login,
+    "rotation-finish": _at(f"{_KEYS}/{{rotating}}/rotation?action=finish"),
+    "rotation-extend": _at(f"{_KEYS}/{{rotating}}/rotation?action=extend"),
+    "rotation-cancel": _at(f"{_KEYS}/{{rotating}}/rotation?action=cancel"),
+    "calendar-address": _calendar,
     "rotate": _at(f"{_KEYS}/{{active}}/rotate"),
     "rotate-dialog": _dialog("rotate", "active"),
     "revoke": _at(f"{_KEYS}/{{active}}/revoke"),
     "revoke-dialog": _dialog("revoke", "expiring"),
+    "revoked-receipt": _receipt,
     "sessions": _at("account/sessions"),
     "security": _at("account/security"),
     "security-this-was-not-me": _disown,
+    "security-disowned": _disowned,
     "not-found": _at("nothing"),
 }
 """What somebody who is logged in sees."""

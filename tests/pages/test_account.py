@@ -121,6 +121,8 @@ async def test_the_language_of_mails_is_chosen(surfer: Surfer, auth: Auth) -> No
     await surfer.open("/en/account/security")
     await surfer.send("/language", locale="ja")
     assert "Mails will be in this language." in surfer.text
+    chosen = surfer.seen.html.split('name="locale"')[1].split("selected")[0].rsplit("value=", 1)[1]
+    assert chosen.startswith('"ja"')
     await surfer.send("/language", locale="xx")
     assert surfer.status == 400
     await surfer.open("/en/account/security")
@@ -146,7 +148,9 @@ async def test_the_trail_is_narrowed_and_paged(surfer: Surfer, auth: Auth, ann: 
     assert "Page 2 of 2" in surfer.text
     await surfer.open("/en/account/security?group=nothing.&outcome=maybe&page=x")
     assert surfer.status == 200
-    await surfer.open("/en/account/security?page=99")
+    await surfer.open("/en/account/security?group=key.&page=99")
+    assert "Page 2 of 2" in surfer.text
+    await surfer.open("/en/account/security?group=user.&outcome=refused")
     assert "Nothing of this kind." in surfer.text
 
 
@@ -155,7 +159,9 @@ async def test_an_event_that_was_not_me_ends_what_it_names(
 ) -> None:
     made = await auth.api.create_api_key(CreateKey(name="Not mine"), owner=ann)
     await surfer.open("/en/account/security?group=key.")
-    await surfer.send("/disown")
+    events = (await surfer.client.get("/api/auth/audit?event=key.created")).json()["events"]
+    await surfer.open("/en/account/security")
+    await surfer.send("/disown", event=events[0]["id"])
     assert "The key is revoked" in surfer.text
     assert "Change your password" in surfer.text
     headers = {"x-api-key": made.key or ""}
@@ -170,6 +176,11 @@ async def test_an_event_that_was_not_me_ends_what_it_names(
     await surfer.open("/en/account/security")
     await surfer.send("/disown", event="made-up")
     assert surfer.status == 404
+    ours = next(event for event in trail.json()["events"] if event["ip"] == "127.0.0.1")
+    await surfer.open("/en/account/security")
+    await surfer.send("/disown", event=ours["id"])
+    assert surfer.path == "/en/login"
+    assert "Log in, change your password, and look through your API keys." in surfer.text
 
 
 async def test_every_event_that_is_recorded_has_a_word() -> None:
@@ -191,6 +202,9 @@ async def test_a_calendar_address_is_shown_once_and_ended(
     surfer: Surfer, auth: Auth, ann: str
 ) -> None:
     await auth.api.create_api_key(CreateKey(name="CI"), owner=ann)
+    await surfer.open("/en/account/api-keys")
+    await surfer.send("/calendar", action="")
+    assert surfer.status == 400
     await surfer.open("/en/account/api-keys")
     await surfer.send("/calendar", action="make")
     address = next(has["value"] for _, has in surfer.seen.elements if has.get("id") == "key")

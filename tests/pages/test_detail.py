@@ -4,7 +4,7 @@ import httpx2
 import pytest
 
 from keybearer import Auth
-from keybearer.inputs import CreateKey, RotateKey, UpdateKey
+from keybearer.inputs import AboutRotation, CreateKey, RotateKey, UpdateKey
 from keybearer.operations.keywire import CreatedApiKey
 from tests.pages.surfer import Surfer, logged_in
 from tests.people import PASSWORD, StandingClock
@@ -111,6 +111,44 @@ async def test_only_what_was_changed_is_changed(
     assert found.permissions == {"files": ["write"]}
     assert list(found.ip_allow) == []
     assert found.expires_at != key.expires_at
+
+
+async def test_a_tab_that_shows_an_older_state_undoes_nothing(
+    surfer: Surfer, auth: Auth, ann: str, clock: StandingClock
+) -> None:
+    key = await make(auth, ann)
+    await surfer.open(f"{KEYS}/{key.id}")
+    clock.advance(1000)
+    await auth.api.update_api_key(UpdateKey(key_id=key.id, ip_allow=["203.0.113.0/24"]))
+    await surfer.send("/settings", description="from an older tab")
+    assert surfer.status == 409
+    assert "changed meanwhile" in surfer.text
+    found = (await auth.api.list_api_keys(owner=ann)).api_keys[0]
+    assert (list(found.ip_allow), found.description) == (["203.0.113.0/24"], None)
+    assert dict(surfer.seen.form("/settings").fields)["networks"] == "203.0.113.0/24"
+    await surfer.send("/settings", description="looked at again")
+    assert "Saved." in surfer.text
+
+
+async def test_a_rename_takes_no_permission_that_the_form_cannot_show(
+    surfer: Surfer, auth: Auth, ann: str
+) -> None:
+    key = await make(auth, ann, permissions={"files": ["read"], "deploy": ["run"]})
+    app = await auth.running()
+
+    async def holds_less(_owner: str, _role: object) -> frozenset[str]:
+        return frozenset({"files:read"})
+
+    object.__setattr__(app, "holds", holds_less)
+    await surfer.open(f"{KEYS}/{key.id}")
+    await surfer.send("/settings", name="Renamed")
+    assert "Saved." in surfer.text
+    found = next(
+        each
+        for each in (await auth.api.list_api_keys(owner=ann)).api_keys
+        if each.name == "Renamed"
+    )
+    assert found.permissions == {"deploy": ["run"], "files": ["read"]}
 
 
 @pytest.mark.parametrize(
@@ -225,9 +263,10 @@ async def test_a_rotation_that_is_over_cannot_be_steered(
 ) -> None:
     key = await make(auth, ann)
     await auth.api.rotate_api_key(RotateKey(key_id=key.id))
-    await surfer.open(f"{KEYS}/{key.id}")
+    await surfer.open(f"{KEYS}/{key.id}/rotation?action=finish")
     form, path = surfer.seen, surfer.path
-    await surfer.send("/rotation")  # finish, the first form
+    await surfer.send("/rotation")
+    assert "only the new secret works" in surfer.text
     for action in ("finish", "extend", "cancel"):
         surfer.seen, surfer.path = form, path
         await surfer.send("/rotation", action=action)
@@ -236,6 +275,40 @@ async def test_a_rotation_that_is_over_cannot_be_steered(
     surfer.seen, surfer.path = form, path
     await surfer.send("/rotation", action="explode")
     assert surfer.status == 400
+    await surfer.open(f"{KEYS}/{key.id}/rotation?action=finish")
+    assert surfer.path.endswith(key.id)
+    await surfer.open(f"{KEYS}/{key.id}/rotation?action=explode")
+    assert surfer.status == 400
+
+
+@pytest.mark.parametrize("action", ["finish", "extend", "cancel"])
+async def test_a_tab_that_shows_another_rotation_steers_nothing(
+    surfer: Surfer, auth: Auth, ann: str, action: str
+) -> None:
+    key = await make(auth, ann)
+    await auth.api.rotate_api_key(RotateKey(key_id=key.id))
+    await surfer.open(f"{KEYS}/{key.id}/rotation?action={action}")
+    await auth.api.finish_rotation(AboutRotation(key_id=key.id))
+    newest = await auth.api.rotate_api_key(RotateKey(key_id=key.id))
+    await surfer.send("/rotation")
+    assert surfer.status == 409
+    assert "rotated meanwhile" in surfer.text
+    assert await use(auth, newest)
+
+
+@pytest.mark.parametrize("action", ["extend", "cancel"])
+async def test_an_old_login_lets_no_old_secret_live_on(
+    surfer: Surfer, auth: Auth, ann: str, clock: StandingClock, action: str
+) -> None:
+    key = await make(auth, ann)
+    await auth.api.rotate_api_key(RotateKey(key_id=key.id, grace_period=86_400))
+    clock.advance(3_600_000)
+    await surfer.open(f"{KEYS}/{key.id}/rotation?action={action}")
+    await surfer.send("/rotation", grace="open", password=None)
+    assert surfer.status == 403
+    assert "Confirm your password first." in surfer.text
+    await surfer.send("/rotation", password=PASSWORD)
+    assert surfer.path.endswith(key.id)
 
 
 # --- the end ---

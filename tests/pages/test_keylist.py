@@ -12,7 +12,7 @@ from keybearer import Auth
 from keybearer.inputs import CreateKey, RevokeKey, UpdateKey
 from keybearer.web.pages.keylist import Filters, filters_of
 from tests.pages.surfer import Surfer, logged_in
-from tests.people import StandingClock
+from tests.people import PASSWORD, StandingClock
 
 DAY = 86_400_000
 LIST = "/en/account/api-keys"
@@ -188,9 +188,38 @@ async def test_somebody_elses_key_is_none_of_the_selected(
     await surfer.open(LIST)
     await surfer.send("/api-keys", action="revoke", sure="yes", key=[mine, theirs])
     assert "One key is revoked" in surfer.text
-    assert "There is no such key, or it is not yours." in surfer.text
+    assert theirs not in surfer.seen.html
     found = await auth.api.list_api_keys(owner=other.id)
     assert found.api_keys[0].status == "active"
+
+
+async def test_a_key_that_cannot_be_changed_is_told_beside_those_that_were(
+    surfer: Surfer, auth: Auth, ann: str
+) -> None:
+    good, gone = await make(auth, ann, "Good"), await make(auth, ann, "Gone")
+    await auth.api.revoke_api_key(RevokeKey(key_id=gone))
+    await surfer.open(LIST)
+    await surfer.send("/api-keys", action="disable", key=[good, gone])
+    assert "Not all keys were changed" in surfer.text
+    assert "Expired and revoked keys can’t be changed" in surfer.text
+    await surfer.open(LIST)
+    await surfer.send("/api-keys", action="revoke", sure="yes", key=["nobodys"])
+    assert "Select at least one key first." in surfer.text
+
+
+async def test_an_old_login_confirms_to_enable_many(
+    surfer: Surfer, auth: Auth, ann: str, clock: StandingClock
+) -> None:
+    ids = [await make(auth, ann, f"Key {n}") for n in range(2)]
+    clock.advance(3_600_000)
+    await surfer.open(LIST)
+    await surfer.send("/api-keys", action="disable", key=ids)
+    assert "The selected keys are disabled." in surfer.text
+    await surfer.send("/api-keys", action="enable", key=ids)
+    assert surfer.status == 403
+    assert "Enable 2 keys?" in surfer.text
+    await surfer.send("/api-keys", password=PASSWORD)
+    assert "The selected keys are enabled." in surfer.text
 
 
 @pytest.mark.parametrize("action", ["", "delete-everything"])

@@ -83,6 +83,20 @@ async def test_more_than_is_allowed_is_told_and_never_silent(surfer: Surfer) -> 
     assert (kept["name"], kept["expires"], kept["date"]) == ("CI", "date", "2031-01-01")
 
 
+async def test_the_last_day_that_is_offered_is_taken(surfer: Surfer, auth: Auth, ann: str) -> None:
+    await surfer.open(NEW)
+    (picker,) = (has for _, has in surfer.seen.elements if has.get("type") == "date")
+    for day in (picker["min"], picker["max"]):
+        await surfer.open(NEW)
+        await surfer.send("/new", name=day, expires="date", date=day)
+        assert surfer.status == 200, day
+    found = await auth.api.list_api_keys(owner=ann)
+    assert {key.expires_at for key in found.api_keys} == {
+        "2026-11-18T23:59:59.999Z",
+        "2027-11-17T23:59:59.999Z",
+    }
+
+
 # --- once ---
 
 

@@ -14,7 +14,7 @@ from keybearer.inputs import CreateKey
 from keybearer.settings import Settings
 from keybearer.web.mount import no_app
 from keybearer.web.pages.site import PAGES
-from tests.pages.surfer import logged_in
+from tests.pages.surfer import Surfer, logged_in
 from tests.people import SECRET
 from tests.web.losses import lose_database
 
@@ -65,6 +65,7 @@ async def test_each_page_is_there_in_each_language(
         ("/en", "de", "/en/account/api-keys"),
         ("/en/", "de", "/en/account/api-keys"),
         ("/en/login/", "de", "/en/login"),
+        ("/en/account/api-keys/?status=active", "de", "/en/account/api-keys?status=active"),
     ],
 )
 async def test_without_a_locale_the_best_one_is_found(
@@ -101,15 +102,24 @@ async def test_beside_an_app_only_the_pages_are_ours(auth: Auth) -> None:
 
     app = Starlette(routes=[Route("/{path:path}", theirs)])
     async with client_of(auth, app) as client:
-        for path in ("/", "/en", "/en/", "/xx/login", "/en/about", "/account", "/nothing"):
+        for path in (
+            *("/", "/en", "/en/", "/xx/login", "/en/about", "/account", "/nothing"),
+            *("/login", "/sign-up", "/account/api-keys"),
+        ):
             assert (await client.get(path)).text == f"theirs {path}"
         assert "Log in" in (await client.get("/en/login")).text
-        assert (await client.get("/login")).headers["location"] == "/en/login"
     async with client_of(auth, app, path="/settings") as client:
-        assert (await client.get("/en/login")).text == "theirs /en/login"
-        assert (await client.get("/login")).text == "theirs /login"
+        for path in (
+            *("/en/login", "/login", "/settings", "/settings-en/login", "/settings_login"),
+            *("/settingsXaccount/api-keys", "/settings/about", "/settings/xx/login"),
+        ):
+            assert (await client.get(path)).text == f"theirs {path}"
+        assert (await client.post("/settings_login")).status_code == 405  # theirs
         page = await client.get("/settings/en/login")
         assert 'action="/settings/en/login"' in page.text
+        assert (await client.get("/settings/login")).headers["location"] == "/settings/en/login"
+        front = await client.get("/settings/en")
+        assert front.headers["location"] == "/settings/en/account/api-keys"
 
 
 @pytest.mark.parametrize("locale", LOCALES)
@@ -139,6 +149,28 @@ async def test_without_token_management_no_page_of_keys_is_there(
 # --- who ---
 
 
+async def test_a_refused_form_leaves_the_switch_of_languages_on_a_page(
+    auth: Auth, alone: httpx2.AsyncClient
+) -> None:
+    await logged_in(auth, alone)
+    surfer = await Surfer(alone).open("/en/account/security")
+    await surfer.send("/password", password="wrong one", new_password="x")
+    assert "/de/account/security" in surfer.seen.links
+    await surfer.open("/en/account/api-keys/some-id")
+    assert surfer.status == 404
+    assert "/de/account/api-keys/some-id" in surfer.seen.links
+
+
+async def test_a_form_of_somebody_logged_out_leads_back_to_its_page(
+    auth: Auth, alone: httpx2.AsyncClient
+) -> None:
+    await logged_in(auth, alone)
+    surfer = await Surfer(alone).open("/en/account/security")
+    alone.cookies.clear()
+    await surfer.send("/password", password="x", new_password="y")
+    assert surfer.path == "/en/login?next=%2Fen%2Faccount%2Fsecurity"
+
+
 @pytest.mark.parametrize("path", MEMBERS)
 async def test_pages_of_members_lead_to_the_log_in_and_back(
     alone: httpx2.AsyncClient, path: str
@@ -147,6 +179,9 @@ async def test_pages_of_members_lead_to_the_log_in_and_back(
     assert answer.status_code == 303
     where, _, back = answer.headers["location"].partition("?next=")
     assert where == "/de/login"
+    if path.endswith("/export"):
+        assert back == ""  # a file is nothing to go on to
+        return
     assert back == f"%2Fde%2F{path.replace('/', '%2F')}%3Fx%3D1"
 
 
@@ -190,7 +225,8 @@ async def test_head_is_get_without_a_body(alone: httpx2.AsyncClient) -> None:
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
 async def test_another_method_is_405(alone: httpx2.AsyncClient, method: str) -> None:
-    assert (await alone.request(method, "/en/login")).status_code == 405
+    answer = await alone.request(method, "/en/login")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST")
 
 
 async def test_a_lost_database_is_503_on_a_page(auth: Auth, alone: httpx2.AsyncClient) -> None:

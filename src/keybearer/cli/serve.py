@@ -242,7 +242,10 @@ def application(
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the parent passes on what it means
     _end_with(parent)
     auth = Auth(**keywords)
-    app: ASGIApp = auth.mount(_examples_of(auth) if examples else no_app, pages=Pages(root=True))
+    app: ASGIApp = auth.mount(
+        _examples_of(auth) if examples else no_app,
+        pages=Pages(root=True, example="/api/protected-endpoint" if examples else None),
+    )
     app = KnownHosts(SlowBodies(app), auth.settings)
     return AccessLog(app) if access_log else app
 

@@ -11,6 +11,7 @@ PAGE_CSP = (
 )
 STATIC = {
     "page.css": "text/css; charset=utf-8",
+    "icon.svg": "image/svg+xml",
     "pages.css": "text/css; charset=utf-8",
     "pages.js": "text/javascript; charset=utf-8",
     "reference.js": "text/javascript; charset=utf-8",

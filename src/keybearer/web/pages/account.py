@@ -69,13 +69,16 @@ async def _security(visit: Visit, form: Form, *, status: int = 200) -> Answer:
             },
         ),
     )
+    last = max(1, -(-trail.total // _PAGE))
+    if shown > last:
+        return visit.go(visit.url("account/security", group=group, outcome=outcome, page=str(last)))
     return visit.html(
         "security.html",
         status=status,
         form=form,
         group=group,
         groups=GROUPS,
-        last=max(1, -(-trail.total // _PAGE)),
+        last=last,
         outcome=outcome,
         number_shown=max(1, shown),
         trail=trail,
@@ -108,7 +111,7 @@ async def disown(visit: Visit) -> Answer:
     id = visit.fields.get("event", "")
     done = await visit.ask(disown_event, checked(DisownEvent, {"event_id": id}))
     if visit.replies:  # it was this very login
-        return visit.go(visit.url("login"), notice="logged-out")
+        return visit.go(visit.url("login"), notice="disowned")
     return visit.html("disowned.html", done=done)
 
 
@@ -117,7 +120,10 @@ async def disown(visit: Visit) -> Answer:
 
 async def change_calendar(visit: Visit) -> Answer:
     """Makes the address of the calendar and shows it, this once; or ends it."""
-    if visit.fields.get("action") == "end":
+    action = visit.fields.get("action", "")
+    if action not in ("make", "end"):
+        raise Failure("VALIDATION_ERROR")
+    if action == "end":
         await visit.ask(revoke_calendar, Empty())
         return visit.go(visit.url("account/api-keys"), notice="calendar-ended")
     return visit.html("calendar.html", calendar=await visit.ask(create_calendar, Empty()))

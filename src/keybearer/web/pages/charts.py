@@ -40,7 +40,7 @@ class Chart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def sparkline(counts: Sequence[int]) -> str:
-    """Bars as the data of one SVG path, `SPARK_WIDTH` by `SPARK_HEIGHT`."""
+    """Strokes as the data of one SVG path, `SPARK_WIDTH` by `SPARK_HEIGHT`."""
     top = max(counts, default=0)
     if not top:
         return ""
@@ -49,7 +49,7 @@ def sparkline(counts: Sequence[int]) -> str:
     for place, count in enumerate(counts):
         if count:
             height = max(2, round(SPARK_HEIGHT * count / top))
-            drawn.append(f"M{place * step + 1:g} {SPARK_HEIGHT}v-{height}h{step - 1:g}v{height}z")
+            drawn.append(f"M{place * step + step / 2:g} {SPARK_HEIGHT}v-{height}")
     return "".join(drawn)
 
 

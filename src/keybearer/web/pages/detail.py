@@ -9,7 +9,7 @@ from keybearer.domain.instants import iso, parse_iso
 from keybearer.operations.declaration import Empty
 from keybearer.operations.keyedits import UpdateKey, update_api_key
 from keybearer.operations.keyends import RevokeKey, RotateKey, revoke_api_key, rotate_api_key
-from keybearer.operations.keypolicy import get_key_policy
+from keybearer.operations.keypolicy import KeyPolicy, get_key_policy
 from keybearer.operations.keys import GetKey, get_api_key
 from keybearer.operations.keywire import ApiKey
 from keybearer.operations.reports import (
@@ -45,6 +45,13 @@ RANGES: dict[str, tuple[Literal["hour", "day"], int]] = {
 GRACES = {"0": 0, "1h": 3_600, "24h": 86_400, "7d": 7 * 86_400, "open": None}
 """How long the old secret goes on, in seconds; None until somebody finishes the rotation."""
 
+STEPS = {
+    "finish": "rotation-finished",
+    "extend": "rotation-extended",
+    "cancel": "rotation-cancelled",
+}
+"""What can be done with a rotation, and what the page of the key says then."""
+
 _HISTORY = 10
 
 
@@ -72,7 +79,8 @@ async def _page(visit: Visit, key: ApiKey, form: Form, *, status: int = 200) -> 
         history=await visit.ask(list_audit, AskAudit(target=key.id, limit=_HISTORY)),
         interval=interval,
         key=key,
-        latest=iso(visit.now + policy.max_lifetime * 1000)[:10],
+        blank=Form(),
+        dates=making.dates(visit.now, policy),
         lifetimes=making.lifetimes(visit.now, policy),
         must_confirm=await must_confirm(visit),
         policy=policy,
@@ -81,7 +89,6 @@ async def _page(visit: Visit, key: ApiKey, form: Form, *, status: int = 200) -> 
         reasons=REASONS,
         recent=await _recent(visit, key),
         rotation=await visit.ask(get_rotation, AboutRotation(key_id=key.id)),
-        tomorrow=iso(visit.now + DAY_MS)[:10],
     )
 
 
@@ -96,7 +103,11 @@ async def _recent(visit: Visit, key: ApiKey) -> dict[str, int]:
 
 
 async def change(visit: Visit) -> Answer:
-    """Changes the key's words, expiry, permissions, networks: those that the form has changed."""
+    """Changes the key's words, expiry, permissions, networks: those that the form has changed.
+
+    The form says which state of the key it shows: where another tab has changed it since, its
+    other fields would undo that.
+    """
     fields = visit.fields
     key = await visit.ask(get_api_key, GetKey(id=visit.named))
     form = Form(fields, several={"permission": visit.several("permission")})
@@ -112,7 +123,8 @@ async def change(visit: Visit) -> Answer:
         }
         if policy.permissions is not None:
             ticked = making.permissions(visit, policy)
-            wanted["permissions"] = UNSET if ticked == (key.permissions or {}) else ticked
+            shown = _offered(key, policy)
+            wanted["permissions"] = UNSET if ticked == shown else ticked
         changes = {name: value for name, value in wanted.items() if value is not UNSET}
         expires = making.expiry({"expires": "keep", **fields}, visit.now)
         if isinstance(expires, Failure):
@@ -120,8 +132,11 @@ async def change(visit: Visit) -> Answer:
         changes |= expires
         if changes:
             await confirm(visit)
-            await visit.ask(update_api_key, checked(UpdateKey, {"key_id": key.id, **changes}))
+            changes |= {"key_id": key.id, "if_updated_at": fields.get("was", "")}
+            await visit.ask(update_api_key, checked(UpdateKey, changes))
     except Failure as failure:
+        if failure.code == "KEY_CHANGED_MEANWHILE":
+            form = Form(_settings(key), several={"permission": _names(key)})
         return await _page(visit, key, form, status=form.refuse(visit, failure))
     return visit.go(_address(visit), notice="saved")
 
@@ -198,22 +213,52 @@ def _grace(fields: dict[str, str]) -> int | None:
     return GRACES[grace]
 
 
-async def steer_rotation(visit: Visit) -> Answer:
-    """Finishes, extends or cancels a rotation."""
-    action = visit.fields.get("action", "")
-    if action == "finish":
-        await visit.ask(finish_rotation, AboutRotation(key_id=visit.named))
-        notice = "rotation-finished"
-    elif action == "cancel":
-        await visit.ask(cancel_rotation, AboutRotation(key_id=visit.named))
-        notice = "rotation-cancelled"
-    elif action == "extend":
-        asked = ExtendRotation(key_id=visit.named, grace_period=_grace(visit.fields))
-        await visit.ask(extend_rotation, asked)
-        notice = "rotation-extended"
-    else:
+async def show_rotation(visit: Visit) -> Answer:
+    """What a step of the rotation ends, and whether that is meant."""
+    action = visit.query.get("action", "")
+    return await _rotation_page(visit, action, Form({"grace": visit.query.get("grace", "24h")}))
+
+
+async def _rotation_page(visit: Visit, action: str, form: Form, *, status: int = 200) -> Answer:
+    if action not in STEPS:
         raise Failure("VALIDATION_ERROR")
-    return visit.go(_address(visit), notice=notice)
+    key = await visit.ask(get_api_key, GetKey(id=visit.named))
+    rotation = await visit.ask(get_rotation, AboutRotation(key_id=key.id))
+    if not rotation.rotating and not form.errors:
+        return visit.go(_address(visit))
+    return visit.html(
+        "rotation.html",
+        status=status,
+        action=action,
+        ends=[secret for secret in rotation.secrets if secret.current == (action == "cancel")],
+        form=form,
+        key=key,
+        must_confirm=action != "finish" and await must_confirm(visit),
+    )
+
+
+async def steer_rotation(visit: Visit) -> Answer:
+    """Finishes, extends or cancels the rotation that the form has shown."""
+    action, current = visit.fields.get("action", ""), visit.fields.get("current", "")[:64]
+    form = Form(visit.fields)
+    about = AboutRotation(key_id=visit.named, current=current)
+    try:
+        await confirm(visit)
+        if action == "finish":
+            await visit.ask(finish_rotation, about)
+        elif action == "cancel":
+            await visit.ask(cancel_rotation, about)
+        elif action == "extend":
+            grace = _grace(visit.fields)
+            asked = ExtendRotation(key_id=visit.named, grace_period=grace, current=current)
+            await visit.ask(extend_rotation, asked)
+    except Failure as failure:
+        if failure.code == "KEY_NOT_FOUND":
+            raise
+        return await _rotation_page(visit, action, form, status=form.refuse(visit, failure))
+    if action not in STEPS:
+        raise Failure("VALIDATION_ERROR")
+    return visit.go(_address(visit), notice=STEPS[action])
 
 
 # --- the end ---
@@ -250,6 +295,16 @@ def _settings(key: ApiKey) -> dict[str, str]:
         "networks": "\n".join(key.ip_allow),
         "date": "" if key.expires_at is None else iso(parse_iso(key.expires_at))[:10],
     }
+
+
+def _offered(key: ApiKey, policy: KeyPolicy) -> dict[str, list[str]]:
+    """The permissions of a key that its form can show: not those that its owner has lost."""
+    offered = policy.permissions or {}
+    shown = {
+        resource: [action for action in actions if action in offered.get(resource, [])]
+        for resource, actions in (key.permissions or {}).items()
+    }
+    return {resource: actions for resource, actions in shown.items() if actions}
 
 
 def _names(key: ApiKey) -> list[str]:

@@ -1,4 +1,4 @@
-"""Icons: Lucide's (ISC licence, lucide.dev), as HTML that takes the colour of its text."""
+"""Icons: Lucide's (ISC licence), as HTML that takes the colour of its text."""
 
 from markupsafe import Markup
 
@@ -116,10 +116,21 @@ _ICONS = {
 }
 
 
-def icon(name: str) -> Markup:
-    """An icon that says nothing by itself: the text beside it does."""
-    return Markup(  # noqa: S704 -- of our own paths
-        '<svg class="icon" viewBox="0 0 24 24" width="16" height="16" fill="none" '
-        'stroke="currentColor" stroke-width="2" stroke-linecap="round" stroke-linejoin="round" '
-        f'aria-hidden="true">{_ICONS[name]}</svg>'
-    )
+class Drawn:
+    """The icons of one page: each is drawn once, at its end, and used where it is named."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, None] = {}
+
+    def __call__(self, name: str) -> Markup:
+        """An icon that says nothing by itself: the text beside it does."""
+        self._names[name] = None
+        return Markup(f'<svg class="icon" aria-hidden="true"><use href="#i-{name}"/></svg>')  # noqa: S704 -- of our own names
+
+    def symbols(self) -> Markup:
+        """What the icons of the page are drawn of."""
+        drawn = "".join(
+            f'<symbol id="i-{name}" viewBox="0 0 24 24">{_ICONS[name]}</symbol>'
+            for name in self._names
+        )
+        return Markup(f'<svg class="symbols" aria-hidden="true">{drawn}</svg>')  # noqa: S704 -- of our own paths

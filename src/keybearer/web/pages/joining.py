@@ -50,6 +50,9 @@ def _login(visit: Visit, form: Form, *, status: int = 200, code: str = "") -> An
 
 async def log_out(visit: Visit) -> Answer:
     """Ends the login."""
+    session = await visit.known()
+    if session is not None:
+        visit.check_token(session)
     await visit.ask(sign_out, SignOut())
     return visit.go(visit.url("login"), notice="logged-out")
 

@@ -21,7 +21,7 @@ from keybearer.operations.keywire import ApiKey
 from keybearer.operations.reports import AskDailyUsage, daily_usage
 from keybearer.settings import DAY_MS
 from keybearer.web.pages import charts, exporting
-from keybearer.web.pages.forms import checked
+from keybearer.web.pages.forms import Form, checked, confirm, must_confirm
 from keybearer.web.pages.visit import Answer, Visit
 from keybearer.web.pages.words import REASONS, STATUSES
 
@@ -39,6 +39,8 @@ EXPIRES = ("7", "30", "90")
 UNUSED = ("7", "30", "90")
 _DAY_SECONDS = DAY_MS // 1000
 _EXPORT_PAGE = 100
+MAX_KEYS = 100
+"""That can be changed at once; as many as a page shows."""
 
 
 class Filters(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,29 +165,60 @@ async def act(visit: Visit) -> Answer:
     """Enables, disables or revokes the selected keys; revoking asks once more."""
     ids = visit.several("key")
     action = visit.fields.get("action", "")
-    back = visit.here
-    if not ids:
-        return visit.go(back, notice="none-selected")
-    if action in ("enable", "disable"):
-        asked = checked(UpdateKeys, {"key_ids": ids, "enabled": action == "enable"})
-        await visit.ask(update_api_keys, asked)
-        return visit.go(back, notice=f"keys-{action}d")
-    if action != "revoke":
+    if action not in ("enable", "disable", "revoke"):
         raise Failure("VALIDATION_ERROR")
-    if "sure" not in visit.fields:
-        chosen = await _named(visit, ids)
-        return visit.html("revoke-many.html", keys=chosen, reasons=REASONS, back=back)
-    reason = visit.fields.get("reason", "")
-    asked_to_revoke = checked(
-        RevokeKeys, {"key_ids": ids, "reason": reason if reason in REASONS else None}
+    chosen = await _named(visit, ids)
+    if not chosen:
+        return visit.go(visit.here, notice="none-selected")
+    if action == "revoke":
+        return await _revoke(visit, chosen)
+    return await _switch(visit, chosen, enabled=action == "enable")
+
+
+async def _switch(visit: Visit, chosen: list[ApiKey], *, enabled: bool) -> Answer:
+    form = Form()
+    asked = checked(UpdateKeys, {"key_ids": [key.id for key in chosen], "enabled": enabled})
+    try:
+        await confirm(visit)
+        done = await visit.ask(update_api_keys, asked)
+    except Failure as failure:
+        status = form.refuse(visit, failure)
+        must = await must_confirm(visit)
+        return visit.html(
+            "enable-many.html",
+            status=status,
+            back=visit.here,
+            form=form,
+            keys=chosen,
+            must_confirm=must,
+        )
+    if all(each.success for each in done.results):
+        return visit.go(visit.here, notice="keys-enabled" if enabled else "keys-disabled")
+    names = {key.id: key for key in chosen}
+    return visit.html(
+        "switched-many.html", back=visit.here, enabled=enabled, names=names, results=done.results
     )
-    receipt = await visit.ask(revoke_api_keys, asked_to_revoke)
+
+
+async def _revoke(visit: Visit, chosen: list[ApiKey]) -> Answer:
+    if "sure" not in visit.fields:
+        return visit.html("revoke-many.html", keys=chosen, reasons=REASONS, back=visit.here)
+    reason = visit.fields.get("reason", "")
+    asked = checked(
+        RevokeKeys,
+        {
+            "key_ids": [key.id for key in chosen],
+            "reason": reason if reason in REASONS else None,
+        },
+    )
+    receipt = await visit.ask(revoke_api_keys, asked)
     return visit.html("revoked.html", receipt=receipt, key=None, many=receipt.results)
 
 
 async def _named(visit: Visit, ids: list[str]) -> list[ApiKey]:
     """The keys of these ids that are the caller's."""
-    return [key for key in await _every(visit, Filters()) if key.id in set(ids)]
+    wanted = set(ids[:MAX_KEYS])
+    return [key for key in await _every(visit, Filters()) if key.id in wanted] if wanted else []
 
 
 async def _every(visit: Visit, filters: Filters) -> list[ApiKey]:

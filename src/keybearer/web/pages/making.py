@@ -83,12 +83,11 @@ async def _form(
         status=status,
         by_link=by_link,
         form=form,
-        latest=_day(visit.now + policy.max_lifetime * 1000),
+        dates=dates(visit.now, policy),
         lifetimes=lifetimes(visit.now, policy),
         must_confirm=bool(ask_password),
         policy=policy,
         suggested=_suggested(policy),
-        tomorrow=_day(visit.now + DAY_MS),
     )
 
 
@@ -158,5 +157,7 @@ def _once(fields: dict[str, str]) -> str | None:
     return name if 1 <= len(name) <= 64 and name.isalnum() else None
 
 
-def _day(ms: int) -> str:
-    return iso(ms)[:10]
+def dates(now: int, policy: KeyPolicy) -> tuple[str, str]:
+    """The first and the last day that a key may live to the end of."""
+    past_the_last = now + policy.max_lifetime * 1000 + 1
+    return iso(now)[:10], iso(past_the_last - past_the_last % DAY_MS - 1)[:10]

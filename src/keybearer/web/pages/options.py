@@ -24,6 +24,8 @@ class Pages(msgspec.Struct, frozen=True, kw_only=True):
         stylesheet: the path of a stylesheet that is loaded after ours, to set its custom
             properties: `:root { --accent: #7a2ea0; }`.
         login: where people log in who are the host's own users (`identify=`).
+        example: the path of an endpoint of yours, for the call that the pages show; `/api/…`
+            unless given.
         root: whether `/` is ours too, and every address that begins with a locale: for a server
             of which these are the only pages.
 
@@ -38,12 +40,19 @@ class Pages(msgspec.Struct, frozen=True, kw_only=True):
     templates: Path | None = None
     stylesheet: str | None = None
     login: str | None = None
+    example: str | None = None
     root: bool = False
 
     def __post_init__(self) -> None:
         if not _PATH.fullmatch(self.path):
             raise Misuse(f"pages path {self.path!r}: takes a path, as /settings, or nothing")
-        led_to = (self.home, self.stylesheet, self.login, *(path for _, path in self.navigation))
+        led_to = (
+            self.home,
+            self.stylesheet,
+            self.login,
+            self.example,
+            *(path for _, path in self.navigation),
+        )
         for path in led_to:
             if path is not None and not _OWN.fullmatch(path):
                 raise Misuse(f"pages: {path!r} is no path on this origin, as /about")

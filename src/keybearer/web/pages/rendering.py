@@ -43,7 +43,6 @@ class Templates:
         made.globals.update(
             _=say,
             ngettext=say.plural,
-            icon=icons.icon,
             language=say,
             language_of=language,
             words=words,
@@ -64,14 +63,14 @@ class Templates:
         now = visit.now
         say = visit.language
         menu = _menu(site, visit) if visit.csrf else _EMPTY_MENU
+        drawn = icons.Drawn()
         notice = None if visit.noticed is None else words.NOTICES.get(visit.noticed)
         about = {
             "ago": lambda at: words.ago(say, _ms(at), now),
             "csrf": visit.csrf,
-            "locales": [
-                (language(tag), site.url(tag, visit.page) + _tail(visit))
-                for tag in site.settings.locales
-            ],
+            "icon": drawn,
+            "symbols": drawn.symbols,
+            "locales": _locales(site, visit),
             "menu": menu,
             "notice": None if notice is None else say(notice),
             "now": now,
@@ -94,14 +93,16 @@ class Templates:
         visit: Visit | None = None,
     ) -> Answer:
         """The page for what went wrong; it needs neither a login nor a database."""
-        status = PROBLEMS[code].status
+        status, drawn = PROBLEMS[code].status, icons.Drawn()
         text = (
             self.environment(say)
             .get_template("problem.html")
             .render(
                 {
                     "csrf": "" if visit is None else visit.csrf,
-                    "locales": [],
+                    "icon": drawn,
+                    "symbols": drawn.symbols,
+                    "locales": [] if visit is None else _locales(site, visit),
                     "menu": _EMPTY_MENU if visit is None or not visit.csrf else _menu(site, visit),
                     "message": words.problem(say, code, site.settings),
                     "notice": None,
@@ -126,15 +127,17 @@ class Templates:
 def _files(site: "Site") -> dict[str, str]:
     return {
         "css": versioned(site.base, "pages.css"),
+        "favicon": versioned(site.base, "icon.svg"),
         "script": versioned(site.base, "pages.js"),
     }
 
 
-def _tail(visit: Visit) -> str:
-    """The query of a page that is looked at: a switch of the language keeps it."""
+def _locales(site: "Site", visit: Visit) -> list[tuple[Language, str]]:
+    """The same page in each language, with its query; of a form's answer the page of the form."""
+    page = site.shown(visit.page)
     query: bytes = visit.scope.get("query_string", b"")
-    reading = visit.scope["method"] in ("GET", "HEAD")
-    return f"?{query.decode('ascii', 'replace')}" if query and reading else ""
+    tail = f"?{query.decode('ascii', 'replace')}" if query and page == visit.page else ""
+    return [(language(tag), site.url(tag, page) + tail) for tag in site.settings.locales]
 
 
 def _menu(site: "Site", visit: Visit) -> list[tuple[str, str]]:

@@ -1,7 +1,8 @@
 """The site: which addresses are ours, and what answers them.
 
 /en/account/api-keys      ours, if `en` is one of LOCALES
-/account/api-keys         303 to the best locale of Accept-Language
+/account/api-keys         303 to the best locale of Accept-Language; below `Pages.path`, or with
+                          `Pages.root`: elsewhere another app could have it
 /xx/account/api-keys      nobody's: the host app answers, or our 404 where there is none
 /                         as a path without locale, where `Pages.root` says so
 """
@@ -30,7 +31,7 @@ log = logging.getLogger("keybearer.pages")
 
 CSP = (
     b"default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
-    b"img-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; "
+    b"img-src 'self'; font-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; "
     b"frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
 _HEADERS = [
@@ -53,6 +54,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
         members: only for whoever is logged in.
         accounts: only where keybearer keeps the users.
         keys: only while TOKEN_MANAGEMENT is on.
+        file: something to keep, not to look at.
     """
 
     show: Handler | None = None
@@ -60,10 +62,19 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     members: bool = True
     accounts: bool = True
     keys: bool = False
+    file: bool = False
+
+    @property
+    def allow(self) -> str:
+        """The methods, for Allow."""
+        shown = ["GET", "HEAD"] if self.show is not None else []
+        return ", ".join([*shown, *(["POST"] if self.send is not None else [])])
 
 
-def _key_page(show: Handler | None = None, send: Handler | None = None) -> Page:
-    return Page(show=show, send=send, accounts=False, keys=True)
+def _key_page(
+    show: Handler | None = None, send: Handler | None = None, *, file: bool = False
+) -> Page:
+    return Page(show=show, send=send, accounts=False, keys=True, file=file)
 
 
 PAGES: Mapping[str, Page] = {
@@ -81,13 +92,13 @@ PAGES: Mapping[str, Page] = {
     "account/security/disown": Page(send=account.disown, accounts=False),
     f"{_KEYS}": _key_page(keylist.show, keylist.act),
     f"{_KEYS}/new": _key_page(making.show, making.make),
-    f"{_KEYS}/export": _key_page(keylist.export),
+    f"{_KEYS}/export": _key_page(keylist.export, file=True),
     f"{_KEYS}/calendar": _key_page(send=account.change_calendar),
     f"{_KEYS}/*": _key_page(detail.show),
     f"{_KEYS}/*/settings": _key_page(detail.show, detail.change),
     f"{_KEYS}/*/switch": _key_page(send=detail.switch),
     f"{_KEYS}/*/rotate": _key_page(detail.show_rotate, detail.rotate),
-    f"{_KEYS}/*/rotation": _key_page(send=detail.steer_rotation),
+    f"{_KEYS}/*/rotation": _key_page(detail.show_rotation, detail.steer_rotation),
     f"{_KEYS}/*/revoke": _key_page(detail.show_revoke, detail.revoke),
 }
 """Every page by its path behind the locale; `*` is an id."""
@@ -116,12 +127,13 @@ class Site:
 
     def owns(self, path: str) -> bool:
         """Whether we answer this address, rather than the host app."""
-        if not path.startswith(self._prefix):
-            return False
+        if not path.startswith(f"{self._prefix}/"):
+            return self._alone
         head, _, rest = path[len(self._prefix) + 1 :].partition("/")
+        every = self._alone or self.options.root
         if head in self._locales:
-            return self._alone or self.options.root or self._find(rest)
-        if head in self._heads:
+            return every or self._find(rest) or (bool(self._prefix) and not rest)
+        if head in self._heads and (every or self._prefix):
             return self._find(f"{head}/{rest}" if rest else head)
         return self._alone or (self.options.root and not head)
 
@@ -162,7 +174,16 @@ class Site:
         locale, _, rest = parts.path.removeprefix(f"{self._prefix}/").partition("/")
         ours = parts.path.startswith(f"{self._prefix}/") and locale in self._locales
         page, _ = self._page(rest) if ours else (None, "")
-        return page is not None and page.members and page.show is not None
+        return page is not None and page.members and page.show is not None and not page.file
+
+    def shown(self, page: str) -> str:
+        """The page itself, or where it is none to look at, the nearest one above it that is."""
+        while page:
+            found, _ = self._page(page)
+            if found is not None and found.show is not None and not found.file:
+                return page
+            page = page.rpartition("/")[0]
+        return self.front
 
     @staticmethod
     def request_id(scope: Scope) -> str:
@@ -192,19 +213,22 @@ class Site:
         """To the same page in the best language; 404 for what is no page in any."""
         rest = path.removesuffix("/")
         locale = best_locale(header(scope, b"accept-language"), self.settings.locales)
-        if rest and not self._find(rest):
+        if (rest and not self._find(rest)) or scope["method"] not in ("GET", "HEAD"):
             return self._templates.problem(self, scope, language(locale), "NOT_FOUND")
-        query = scope.get("query_string", b"").decode("ascii", "ignore")
-        address = self.url(locale, rest or self._front)
-        address = f"{address}?{query}" if query else address
-        status = 303 if scope["method"] in ("GET", "HEAD") else 404
-        return Answer(
-            status=status,
-            headers=[(b"location", address.encode()), (b"vary", b"accept-language")],
+        answer = self._moved(scope, self.url(locale, rest or self.front))
+        return msgspec.structs.replace(
+            answer, headers=[*answer.headers, (b"vary", b"accept-language")]
         )
 
+    @staticmethod
+    def _moved(scope: Scope, address: str) -> Answer:
+        """To another address of the same page, with the query that came."""
+        query = scope.get("query_string", b"").decode("ascii", "ignore")
+        address = f"{address}?{query}" if query else address
+        return Answer(status=303, headers=[(b"location", address.encode("ascii", "replace"))])
+
     @property
-    def _front(self) -> str:
+    def front(self) -> str:
         """The first page: the keys, where there are any."""
         if self.settings.token_management:
             return _KEYS
@@ -216,12 +240,7 @@ class Site:
         try:
             page, named = self._page(rest)
             if not rest.strip("/") or (page is None and rest.endswith("/") and self._find(rest)):
-                return Answer(
-                    status=303,
-                    headers=[
-                        (b"location", self.url(locale, rest.strip("/") or self._front).encode())
-                    ],
-                )
+                return self._moved(scope, self.url(locale, rest.strip("/") or self.front))
             if page is None:
                 raise Failure("NOT_FOUND")
             app = await started(self._auth)
@@ -245,7 +264,12 @@ class Site:
         method = visit.scope["method"]
         handler = page.show if method in ("GET", "HEAD") else page.send
         if handler is None or method not in ("GET", "HEAD", "POST"):
-            raise Failure("METHOD_NOT_ALLOWED")
+            answer = self._templates.problem(
+                self, visit.scope, visit.language, "METHOD_NOT_ALLOWED", visit=visit
+            )
+            return msgspec.structs.replace(
+                answer, headers=[*answer.headers, (b"allow", page.allow.encode())]
+            )
         if method == "POST":
             await visit.read(receive)
         if page.members:
@@ -258,8 +282,9 @@ class Site:
         """Whoever is not logged in, to where one logs in, and back."""
         if self._auth.accounts:
             reading = visit.scope["method"] in ("GET", "HEAD")
-            back = visit.here if reading and self.is_page(visit.here) else ""
-            return visit.go(visit.url("login", next=back))
+            # A form is lost, but not where it stood.
+            back = visit.here if reading else visit.url(self.shown(visit.page))
+            return visit.go(visit.url("login", next=back if self.is_page(back) else ""))
         if self.options.login is not None:
             return visit.go(self.options.login)
         return self._templates.problem(self, visit.scope, visit.language, "UNAUTHORIZED")

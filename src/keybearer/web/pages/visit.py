@@ -79,7 +79,6 @@ class Visit:
         self._several: dict[str, list[str]] = {}
         self._headers = scope["headers"]
         self._session: Session | None = None
-        self._notice: str | None = None
 
     # --- who ---
 
@@ -210,16 +209,14 @@ class Visit:
         body = self.site.render(self, template, values).encode()
         headers = [(b"content-type", b"text/html; charset=utf-8"), *self.cookies()]
         if self.noticed is not None:
-            headers.append((b"set-cookie", f"{_NOTICE}=; Max-Age=0; Path=/".encode()))
+            headers.append((b"set-cookie", self._notice("", 0)))
         return Answer(status=status, body=body, headers=headers)
 
     def go(self, address: str, *, notice: str | None = None) -> Answer:
         """To another page; `notice` is the word for what that one says first."""
         headers = [(b"location", address.encode("ascii", "replace")), *self.cookies()]
         if notice is not None:
-            secure = "; Secure" if self.app.settings.secure else ""
-            cookie = f"{_NOTICE}={notice}; Max-Age=30; Path=/; HttpOnly; SameSite=Lax{secure}"
-            headers.append((b"set-cookie", cookie.encode()))
+            headers.append((b"set-cookie", self._notice(notice, 30)))
         return Answer(status=303, headers=headers)
 
     def file(self, name: str, media_type: str, body: bytes) -> Answer:
@@ -240,9 +237,18 @@ class Visit:
                 cookies: str = value.decode("latin-1")
                 for part in cookies.split(";"):
                     key, _, said = part.strip().partition("=")
-                    if key == _NOTICE and said:
+                    if key == self._notice_name and said:
                         return said
         return None
+
+    @property
+    def _notice_name(self) -> str:
+        return f"__Host-{_NOTICE}" if self.app.settings.secure else _NOTICE
+
+    def _notice(self, said: str, seconds: int) -> bytes:
+        secure = "; Secure" if self.app.settings.secure else ""
+        attributes = f"Max-Age={seconds}; Path=/; HttpOnly; SameSite=Lax{secure}"
+        return f"{self._notice_name}={said}; {attributes}".encode()
 
     def cookies(self) -> RawHeaders:
         """The cookie of the last login that began or ended; no token goes into another header."""

@@ -89,6 +89,9 @@ NOTICES: Mapping[str, str] = {
     "calendar-ended": N_("The calendar address no longer works."),
     "confirmed": N_("Password confirmed."),
     "disabled": N_("The key is disabled: requests with it are refused from now on."),
+    "disowned": N_(
+        "That session has ended. Log in, change your password, and look through your API keys."
+    ),
     "enabled": N_("The key is enabled again."),
     "keys-disabled": N_("The selected keys are disabled."),
     "keys-enabled": N_("The selected keys are enabled."),
@@ -126,6 +129,9 @@ _PROBLEMS: Mapping[str, str] = {
     "INVALID_PASSWORD": N_("The password is wrong."),
     "INVALID_TOKEN": N_("The link is invalid, used or expired. Ask for a new one."),
     "KEY_ALREADY_ROTATED": N_("This key was rotated meanwhile. Nothing more was changed."),
+    "KEY_CHANGED_MEANWHILE": N_(
+        "This key was changed meanwhile, perhaps in another tab. Look through it again."
+    ),
     "KEY_CREATION_NOT_ALLOWED": N_("You may not create API keys here. Ask an administrator."),
     "KEY_EXPIRY_REQUIRED": N_("Keys without expiry are not allowed here."),
     "KEY_LIMIT_REACHED": N_("You have as many keys as you may: revoke one first."),

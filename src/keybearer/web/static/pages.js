@@ -63,18 +63,18 @@ if (secret) {
   history.replaceState(null, "", shown.dataset.address);
 
   const env = () => `API_KEY=${secret.value}\n`;
+  const call = shown.dataset.call;
   const forms = {
     plain: () => secret.value,
     env,
-    curl: () =>
-      `curl -H "Authorization: Bearer ${secret.value}" ${location.origin}/api/protected-endpoint`,
+    curl: () => `curl -H "Authorization: Bearer ${secret.value}" ${call}`,
+    // Code and CI read the key from where it is kept: it is not in what they are given.
     python: () =>
-      'import os\nimport urllib.request\n\n# Keep the key in the environment, not in the code:\n' +
-      `#   export API_KEY=${secret.value}\n` +
-      `request = urllib.request.Request("${location.origin}/api/protected-endpoint")\n` +
+      "import os\nimport urllib.request\n\n" +
+      `request = urllib.request.Request("${call}")\n` +
       'request.add_header("Authorization", f"Bearer {os.environ[\'API_KEY\']}")\n' +
       "print(urllib.request.urlopen(request).read().decode())\n",
-    github: () => `gh secret set API_KEY --body '${secret.value}'`,
+    github: () => "gh secret set API_KEY",
   };
   const say = (text) => {
     said.textContent = "";
@@ -86,9 +86,10 @@ if (secret) {
     button.hidden = false;
     button.addEventListener("click", async () => {
       try {
-        await navigator.clipboard.writeText(forms[button.dataset.copy]());
-        kept = true;
-        say(said.dataset.copied);
+        const text = forms[button.dataset.copy]();
+        await navigator.clipboard.writeText(text);
+        kept ||= text.includes(secret.value);
+        say(text.includes(secret.value) ? said.dataset.copied : said.dataset.without);
       } catch {
         // Not copied, and not said so: select it for the person to copy.
         mask(secret, false);
@@ -137,13 +138,25 @@ for (const receipt of all("[data-receipt]")) {
 const first = document.querySelector("[data-first-call]:not([hidden])");
 if (first) {
   let waits = 1000;
+  const until = Date.now() + 10 * 60_000; // a tab that is left open keeps no login alive
   const look = async () => {
+    if (Date.now() > until) {
+      first.textContent = first.dataset.stopped;
+      return;
+    }
+    if (document.hidden) {
+      document.addEventListener("visibilitychange", look, { once: true });
+      return;
+    }
     try {
       const answer = await fetch(first.dataset.firstCall, {
         headers: { accept: "application/json" },
         credentials: "same-origin",
       });
-      if (answer.status === 401 || answer.status === 404) return;
+      if (answer.status === 401 || answer.status === 404) {
+        first.textContent = first.dataset.stopped;
+        return;
+      }
       const key = answer.ok ? await answer.json() : {};
       if (key.lastRequest && key.lastRequest !== first.dataset.since) {
         const time = new Intl.DateTimeFormat(lang, { timeStyle: "medium" });
@@ -174,11 +187,7 @@ for (const opener of all("[data-dialog]")) {
     dialog.showModal();
   });
   for (const close of all("[data-close]", dialog)) {
-    close.setAttribute("role", "button");
-    close.addEventListener("click", (event) => {
-      event.preventDefault();
-      dialog.close();
-    });
+    close.addEventListener("click", () => dialog.close());
   }
   dialog.addEventListener("close", () => opener.focus());
 }
