@@ -37,6 +37,9 @@ async def made_and_widened(town: Town, headers: dict[str, str]) -> list[httpx2.R
     return [
         await town.post("/api-key/create", headers, name="stolen", expiresIn=None),
         await town.post("/api-key/rotate", headers, keyId=id),
+        # An old secret, which somebody may have found, would live on.
+        await town.post("/api-key/rotation/extend", headers, keyId=id, gracePeriod=None),
+        await town.post("/api-key/rotation/cancel", headers, keyId=id),
         await town.post("/api-key/update-many", headers, keyIds=[id], enabled=True),
         *[await town.post("/api-key/update", headers, keyId=id, **each) for each in WIDENING],
     ]
@@ -55,6 +58,7 @@ async def copies(town: Town) -> dict[str, dict[str, str]]:
 
 async def test_a219_an_old_login_makes_and_widens_no_key(town: Town, clock: StandingClock) -> None:
     await town.post("/api-key/update", town.t1, keyId=town.k1["id"], name="k1", enabled=True)
+    await town.post("/api-key/rotate", town.t1, keyId=town.k1["id"])
     by_name = await copies(town)
     clock.advance(STEP_UP_MS + 1)
     by_name["its access token"] = {
@@ -62,6 +66,8 @@ async def test_a219_an_old_login_makes_and_widens_no_key(town: Town, clock: Stan
         "authorization": f"Bearer {(await town.get('/token', by_name['cookie'])).json()['token']}"
     }
     before = (await town.get("/api-key/get", by_name["cookie"], id=town.k1["id"])).json()
+    rotation = (await town.get("/api-key/rotation", by_name["cookie"], keyId=town.k1["id"])).json()
+    assert rotation["rotating"]
     count = await town.count(by_name["cookie"])
     for name, headers in by_name.items():
         for answer in await made_and_widened(town, headers):
@@ -69,6 +75,8 @@ async def test_a219_an_old_login_makes_and_widens_no_key(town: Town, clock: Stan
             assert "password" in answer.json()["message"]
     after = (await town.get("/api-key/get", by_name["cookie"], id=town.k1["id"])).json()
     assert (after, await town.count(by_name["cookie"])) == (before, count)
+    seen = await town.get("/api-key/rotation", by_name["cookie"], keyId=town.k1["id"])
+    assert seen.json() == rotation
     assert await town.works(town.k1["key"])
 
 
@@ -133,9 +141,11 @@ async def test_a219_what_protects_is_not_asked_for_a_password(
     town: Town, clock: StandingClock
 ) -> None:
     mine, _ = await sign_in(town)
-    clock.advance(STEP_UP_MS + 1)
     id = town.k1["id"]
+    await town.post("/api-key/rotate", town.t1, keyId=id)
+    clock.advance(STEP_UP_MS + 1)
     for path, body in (
+        ("/api-key/rotation/finish", {"keyId": id}),
         ("/api-key/update", {"keyId": id, "enabled": False}),
         ("/api-key/update-many", {"keyIds": [id], "enabled": False}),
         ("/api-key/revoke-many", {"keyIds": [id]}),

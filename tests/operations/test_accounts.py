@@ -73,6 +73,7 @@ async def test_a_new_user_is_unverified_and_gets_a_link(house: House) -> None:
             "createdAt": "2023-11-14T22:13:20.000Z",
             "updatedAt": "2023-11-14T22:13:20.000Z",
             "id": user.id,
+            "locale": None,
         },
     }
     assert await house.subjects() == [VERIFY]
@@ -83,10 +84,12 @@ async def test_a_new_user_is_unverified_and_gets_a_link(house: House) -> None:
 
 
 async def test_a_sign_up_chooses_the_language_of_the_mails(house: House) -> None:
-    await sign_up(house, locale="de")
+    answer = await sign_up(house, locale="de")
     user = await house.user()
     assert user is not None
     assert user.locale == "de"
+    assert isinstance(answer["user"], dict)
+    assert answer["user"]["locale"] == "de"
     assert await house.subjects() == ["Bestätigen Sie Ihre E-Mail-Adresse"]
 
 

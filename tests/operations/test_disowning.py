@@ -12,8 +12,10 @@ from keybearer.adapters.sql.tables import refresh_tokens
 from keybearer.domain.model import Session, User
 from keybearer.domain.ports import Transaction
 from keybearer.inputs import AskAudit, CreateKey, DisownEvent, RotateKey, UpdateKey
-from keybearer.operations import upkeep
+from keybearer.operations import reminders, upkeep
 from keybearer.operations.app import App, record
+from keybearer.operations.calendar import create_calendar, get_calendar
+from keybearer.operations.declaration import Empty
 from keybearer.operations.disowning import Disowned, disown_event
 from keybearer.operations.keyedits import update_api_key
 from keybearer.operations.keyends import RevokeKey, revoke_api_key, rotate_api_key
@@ -117,6 +119,79 @@ async def test_the_own_login_can_be_disowned_and_ends_the_cookie(
     assert answer.json()["ended"] == "session"
     assert "Max-Age=0" in answer.headers["set-cookie"]
     assert not await browser.is_in()
+
+
+CALENDAR = Disowned(ended="calendar", id=None)
+
+
+async def has_calendar(app: App, who: User) -> bool:
+    return (await get_calendar(call_of(app, by(who)), Empty())).active
+
+
+async def test_a_calendar_that_somebody_made_loses_its_address(app: App, ada: User) -> None:
+    eve = await person(app, "eve@example.com")
+    for who in (ada, eve):
+        await create_calendar(call_of(app, by(who)), Empty())
+    [event] = await trail(app, ada, event="calendar.created")
+    assert await code_of(disown(app, eve, event.id)) == "EVENT_NOT_FOUND"
+    assert await has_calendar(app, ada)
+    assert await disown(app, ada, event.id) == CALENDAR
+    assert (await has_calendar(app, ada), await has_calendar(app, eve)) == (False, True)
+    [revoked] = await trail(app, ada, event="calendar.revoked")
+    assert revoked.details == {"reason": "disowned by its owner"}
+    before = await trail(app, ada)
+    assert await disown(app, ada, event.id) == CALENDAR
+    assert await trail(app, ada) == before
+
+
+async def test_an_address_that_was_replaced_meanwhile_has_ended_and_the_new_one_stays(
+    app: App, ada: User, clock: StandingClock
+) -> None:
+    await create_calendar(call_of(app, by(ada)), Empty())
+    [theirs] = await trail(app, ada, event="calendar.created")
+    clock.advance(1000)
+    await create_calendar(call_of(app, by(ada)), Empty())
+    assert await disown(app, ada, theirs.id) == CALENDAR
+    assert await has_calendar(app, ada)
+    assert await trail(app, ada, event="calendar.revoked") == []
+
+
+async def test_that_a_calendar_was_taken_away_ends_nothing(app: App, ada: User) -> None:
+    await create_calendar(call_of(app, by(ada)), Empty())
+    [made] = await trail(app, ada, event="calendar.created")
+    await disown(app, ada, made.id)
+    await create_calendar(call_of(app, by(ada)), Empty())
+    [event] = await trail(app, ada, event="calendar.revoked")
+    assert await disown(app, ada, event.id) == NOTHING
+    assert await has_calendar(app, ada)
+
+
+async def test_what_the_server_did_itself_ends_nothing(
+    app: App, client: httpx2.AsyncClient, ada: User, clock: StandingClock
+) -> None:
+    made = await make(app, by(ada), expires_in=8 * 86_400)
+    clock.advance(2 * 86_400_000)
+    assert await reminders.remind(app) == 1
+    headers = await log_in(client)
+    [opened] = await trail(app, ada, event="session.opened")
+    await create_calendar(call_of(app, by(ada)), Empty())
+    names = {"key.updated": made.id, "session.ended": opened.target_id, "calendar.created": ada.id}
+
+    async def by_itself(tx: Transaction) -> None:
+        call = upkeep.scheduled(app, app.clock.now())
+        for name, target in names.items():
+            await record(call, tx, name, owner_id=ada.id, target_id=target)
+
+    await app.database.write(by_itself)
+    events = [event for event in await trail(app, ada) if event.actor_id == "schedule"]
+    assert [event.event for event in events] == ["key.expiry_reminded", *names]
+    for event in events:
+        assert await disown(app, ada, event.id) == NOTHING
+    noted = await trail(app, ada, event="event.disowned")
+    assert [event.target_id for event in noted] == [event.id for event in events]
+    await accepted(app, made.key)
+    assert await has_calendar(app, ada)
+    assert (await client.get("/api/auth/list-sessions", headers=headers)).status_code == 200
 
 
 async def test_other_events_end_nothing_and_are_noted_once(

@@ -19,7 +19,7 @@ from keybearer.operations.keys import (
     get_api_key,
     list_api_keys,
 )
-from keybearer.operations.keywire import CreatedApiKey
+from keybearer.operations.keywire import ApiKey, CreatedApiKey
 from keybearer.settings import Settings
 from tests.people import StandingClock, by, call_of, person
 
@@ -509,6 +509,74 @@ async def test_an_edit_says_what_it_changes(app: App, ada: Session) -> None:
     for asked in ({"remaining": None}, {"rate_limit_max": 5}):
         change = UpdateKey(key_id=made.id, **asked)
         assert await code_of(update_api_key(call, change)) == "SERVER_ONLY_PROPERTY"
+
+
+async def test_an_edit_of_what_the_caller_saw_is_done(
+    app: App, ada: Session, clock: StandingClock
+) -> None:
+    made = await make(app, ada)
+    clock.advance(1000)
+    change = UpdateKey(key_id=made.id, name="a", if_updated_at=made.updated_at)
+    changed = await update_api_key(call_of(app, ada), change)
+    assert (changed.name, changed.updated_at) == ("a", "2026-11-18T11:06:41.000Z")
+    clock.advance(1000)
+    # The same instant in other words; a use of the key meanwhile is no change.
+    assert isinstance(await check(app, made.key), Session)
+    again = UpdateKey(key_id=made.id, name="b", if_updated_at="2026-11-18T12:06:41+01:00")
+    assert (await update_api_key(call_of(app, ada), again)).name == "b"
+
+
+async def test_an_edit_of_a_key_that_was_changed_meanwhile_changes_nothing(
+    app: App, ada: Session, clock: StandingClock
+) -> None:
+    made = await make(app, ada)
+    for advance in (1000, 1):
+        clock.advance(advance)
+        await update_api_key(call_of(app, ada), UpdateKey(key_id=made.id, description="theirs"))
+        before = await get_api_key(call_of(app, ada), GetKey(id=made.id))
+        change = UpdateKey(
+            key_id=made.id, name="mine", enabled=False, if_updated_at=made.updated_at
+        )
+        with pytest.raises(Failure) as refusal:
+            await update_api_key(call_of(app, ada), change)
+        assert (refusal.value.code, refusal.value.status) == ("KEY_CHANGED_MEANWHILE", 409)
+        assert await get_api_key(call_of(app, ada), GetKey(id=made.id)) == before
+        assert isinstance(await check(app, made.key), Session)
+        made = msgspec.structs.replace(made, updated_at=before.updated_at)
+
+
+async def test_of_many_edits_at_once_of_the_same_state_one_is_done(
+    app: App, ada: Session, clock: StandingClock
+) -> None:
+    made = await make(app, ada)
+    clock.advance(1000)
+    done = await asyncio.gather(
+        *(
+            update_api_key(
+                call_of(app, ada),
+                UpdateKey(key_id=made.id, name=f"n{n}", if_updated_at=made.updated_at),
+            )
+            for n in range(8)
+        ),
+        return_exceptions=True,
+    )
+    [changed] = [each for each in done if isinstance(each, ApiKey)]
+    assert [each.code for each in done if isinstance(each, Failure)] == (
+        ["KEY_CHANGED_MEANWHILE"] * 7
+    )
+    assert (await get_api_key(call_of(app, ada), GetKey(id=made.id))).name == changed.name
+
+
+async def test_what_was_seen_is_no_change_by_itself_and_an_instant(app: App, ada: Session) -> None:
+    made = await make(app, ada)
+    call = call_of(app, ada)
+    alone = UpdateKey(key_id=made.id, if_updated_at=made.updated_at)
+    assert await code_of(update_api_key(call, alone)) == "NO_VALUES_TO_UPDATE"
+    for text in ("", "now", "0", "2026-11-18", "2026-11-18T11:06:40", "\u202e", "9" * 5000):
+        change = UpdateKey(key_id=made.id, name="x", if_updated_at=text)
+        with pytest.raises(Failure, match="ifUpdatedAt") as refusal:
+            await update_api_key(call, change)
+        assert refusal.value.code == "VALIDATION_ERROR"
 
 
 async def test_the_server_edits_limits_and_quota(

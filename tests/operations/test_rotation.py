@@ -330,6 +330,64 @@ async def test_after_a_cancelled_rotation_a_key_rotates_as_before(app: App, ada:
     assert await works(app, first, third, fourth, fifth) == [False, True, True, True]
 
 
+# --- of what the caller saw ---
+
+
+def knowing(app: App, who: Session, deed: str, id: str, current: str) -> Awaitable[ApiKey]:
+    call = call_of(app, who)
+    if deed == "extend":
+        return extend_rotation(call, ExtendRotation(key_id=id, grace_period=60, current=current))
+    asked = AboutRotation(key_id=id, current=current)
+    return (finish_rotation if deed == "finish" else cancel_rotation)(call, asked)
+
+
+@pytest.mark.parametrize("deed", sorted(CHANGES))
+async def test_a_rotation_is_changed_by_whoever_names_its_newest_secret(
+    app: App, ada: Session, deed: str
+) -> None:
+    made = await make(app, ada)
+    rotated = await rotate(app, ada, made.id)
+    changed = await knowing(app, ada, deed, made.id, rotated.start)
+    assert changed.start == (made if deed == "cancel" else rotated).start
+
+
+@pytest.mark.parametrize("deed", sorted(CHANGES))
+async def test_a_rotation_that_the_caller_did_not_see_stays_as_it_is(
+    app: App, ada: Session, clock: StandingClock, deed: str
+) -> None:
+    """Somebody rotated again: the page still shows the rotation before."""
+    first = await make(app, ada)
+    second = await rotate(app, ada, first.id)
+    third = await rotate(app, ada, first.id)
+    before = await get_rotation(call_of(app, ada), AboutRotation(key_id=first.id))
+    shown = await get_api_key(call_of(app, ada), GetKey(id=first.id))
+    clock.advance(1_000)
+    for current in (second.start, first.start, "", "kb_", "kb_%", "\u202ekb_"):
+        with pytest.raises(Failure) as refusal:
+            await knowing(app, ada, deed, first.id, current)
+        assert (refusal.value.code, refusal.value.status) == ("KEY_ALREADY_ROTATED", 409)
+    assert await get_api_key(call_of(app, ada), GetKey(id=first.id)) == shown
+    assert await get_rotation(call_of(app, ada), AboutRotation(key_id=first.id)) == before
+    assert await works(app, first, second, third) == [True, True, True]
+    assert (await list_audit(call_of(app, ada), AskAudit(event="key.rotation_"))).total == 0
+
+
+async def test_of_many_cancellations_at_once_of_one_rotation_one_is_done(
+    app: App, ada: Session
+) -> None:
+    """The others would else call off the rotation before it."""
+    first = await make(app, ada)
+    second = await rotate(app, ada, first.id)
+    third = await rotate(app, ada, first.id)
+    done = await asyncio.gather(
+        *(knowing(app, ada, "cancel", first.id, third.start) for _ in range(6)),
+        return_exceptions=True,
+    )
+    assert len([each for each in done if isinstance(each, ApiKey)]) == 1
+    assert {each.code for each in done if isinstance(each, Failure)} == {"KEY_ALREADY_ROTATED"}
+    assert await works(app, first, second, third) == [True, True, False]
+
+
 # --- whoever does it ---
 
 

@@ -117,7 +117,7 @@ async def test_a_sign_in_answers_as_better_auth_does(
     assert body["user"] == {
         "name": "Ada", "email": ADA, "emailVerified": True, "image": None,
         "createdAt": "2026-11-18T11:06:40.000Z", "updatedAt": "2026-11-18T11:06:40.000Z",
-        "id": ada.id,
+        "id": ada.id, "locale": None,
     }  # fmt: skip
     assert len(token) == 32
     assert answer.headers["cache-control"] == "no-store"

@@ -16,6 +16,14 @@ from keybearer.operations.keybulk import UpdateKeys, update_api_keys
 from keybearer.operations.keyedits import UpdateKey, update_api_key
 from keybearer.operations.keyends import RevokeKey, revoke_api_key, rotate_api_key
 from keybearer.operations.keys import create_api_key
+from keybearer.operations.rotation import (
+    AboutRotation,
+    ExtendRotation,
+    cancel_rotation,
+    extend_rotation,
+    finish_rotation,
+    get_rotation,
+)
 from keybearer.operations.stepup import PasswordVerified, require_fresh, verify_password
 from tests.operations.test_keys import check, code_of, make
 from tests.operations.test_sessions import Browser, events, rows
@@ -86,6 +94,26 @@ async def test_making_rotating_and_widening_ask_and_change_nothing(
     assert await code_of(update_api_keys(call, both)) == STALE
     assert isinstance(await check(app, made.key), Session)
     assert not isinstance(await check(app, off.key), Session)
+
+
+async def test_to_let_an_old_secret_live_on_asks_and_to_end_it_does_not(
+    app: App, ada: User, clock: StandingClock
+) -> None:
+    who = by(ada, authenticated_at=START)
+    made = await make(app, who)
+    clock.advance(1)
+    await rotate_api_key(call_of(app, who), RotateKey(key_id=made.id))
+    clock.advance(LIFE_MS)
+    call, asked = call_of(app, who), AboutRotation(key_id=made.id)
+    before = await get_rotation(call, asked)
+    for id in (made.id, "0193b2f0-0000-7000-8000-000000000000"):
+        for grace in (None, 0, 60):
+            extend = ExtendRotation(key_id=id, grace_period=grace)
+            assert await code_of(extend_rotation(call, extend)) == STALE
+        assert await code_of(cancel_rotation(call, AboutRotation(key_id=id))) == STALE
+    assert await get_rotation(call, asked) == before
+    assert (await finish_rotation(call, asked)).status == "active"
+    assert not isinstance(await check(app, made.key), Session)
 
 
 async def test_what_narrows_is_not_asked(app: App, ada: User, clock: StandingClock) -> None:

@@ -107,6 +107,9 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
             405, "Method not allowed", "Use a method of the Allow header."
         ),
         "USER_ALREADY_EXISTS": Problem(409, "Conflict", "A user with this address exists."),
+        "KEY_CHANGED_MEANWHILE": Problem(
+            409, "Conflict", "The key was changed meanwhile: look at it again."
+        ),
         "KEY_ALREADY_ROTATED": Problem(
             409, "Conflict", "The key has another secret by now: it was rotated."
         ),

@@ -7,6 +7,7 @@ digest, masked in logs and problems, and opens nothing but this list. A new one 
 """
 
 from functools import partial
+from typing import Any
 
 from keybearer.adapters import calendars
 from keybearer.adapters.sql import accounts
@@ -80,12 +81,16 @@ async def revoke_calendar(call: Call, asked: Empty) -> Success:
     """Takes the address of the caller's calendar away: it answers 404 from now on."""
     owner_id = _owner(call)
 
-    async def body(tx: Transaction) -> None:
-        if await sql.forget(tx, owner_id):
-            await record(call, tx, "calendar.revoked", owner_id=owner_id)
-
-    await call.app.database.write(body)
+    await call.app.database.write(lambda tx: end_address(call, tx, owner_id))
     return Success()
+
+
+async def end_address(
+    call: Call, tx: Transaction, owner_id: str, *, made_at: int | None = None, **details: Any
+) -> None:
+    """Takes an owner's address away, whichever there is or the one made at that instant alone."""
+    if await sql.forget(tx, owner_id, made_at=made_at):
+        await record(call, tx, "calendar.revoked", owner_id=owner_id, **details)
 
 
 @operation("GET", "/calendar", access=Access.SESSION, tag=TAG, management=True)

@@ -1,8 +1,12 @@
 """“This wasn't me”: end what an event of one's own trail names.
 
-session.*     the login, with its refresh family
-key.*         the key
-others        nothing: it is only noted
+session.*           the login, with its refresh family
+key.*               the key
+calendar.created    the address of the calendar that was made then
+others              nothing: it is only noted
+
+What the server did itself, since its time had come (key.expiry_reminded), was nobody's doing: it
+ends nothing either.
 """
 
 from typing import Annotated, Literal
@@ -13,15 +17,17 @@ from keybearer.adapters.sql import audit, keys, sessions
 from keybearer.domain.errors import Failure
 from keybearer.domain.ports import Transaction
 from keybearer.operations.app import record
+from keybearer.operations.calendar import end_address
 from keybearer.operations.declaration import Access, Call, Input, Output, operation
 from keybearer.operations.logins import end_logins
 from keybearer.operations.reports import own_trail
+from keybearer.operations.upkeep import was_scheduled
 
 DISOWNED = "event.disowned"
 REASON = "disowned by its owner"
-"""Of the keys that are revoked here."""
+"""Of the keys and the calendar that are revoked here."""
 
-Ended = Literal["session", "key"]
+Ended = Literal["session", "key", "calendar"]
 
 
 class DisownEvent(Input, frozen=True, kw_only=True):
@@ -31,7 +37,10 @@ class DisownEvent(Input, frozen=True, kw_only=True):
 
 
 class Disowned(Output, frozen=True, kw_only=True):
-    """What the event named, and has ended now or before; null where it names none of these."""
+    """What the event named, and has ended now or before; null where it names none of these.
+
+    `id` is null for a calendar: there is one of it.
+    """
 
     ended: Ended | None
     id: str | None
@@ -43,7 +52,8 @@ async def disown_event(call: Call, asked: DisownEvent) -> Disowned:
     """Ends what one of the caller's own events names: “this wasn't me”.
 
     An event of a login ends that login with its tokens, also the caller's own; an event of a key
-    revokes the key. Any other ends nothing, and is noted. Doing it again changes nothing.
+    revokes the key; that of a new calendar address takes this address away. Any other ends nothing,
+    and is noted, and so is what the server did itself. Doing it again changes nothing.
     """
     owner_id = own_trail(call)
 
@@ -56,6 +66,9 @@ async def disown_event(call: Call, asked: DisownEvent) -> Disowned:
             await _revoke(call, tx, owner_id, named.id or "")
         elif named.ended == "session":
             await _log_out(call, tx, owner_id, named.id or "")
+        elif named.ended == "calendar":
+            # Of that instant alone: a newer one may be the owner's own, made since.
+            await end_address(call, tx, owner_id, made_at=event.at, reason=REASON)
         await audit.lock(tx, owner_id)
         _, noted = await audit.page(
             tx, owner_id=owner_id, event=DISOWNED, target_id=event.id, limit=1
@@ -74,10 +87,14 @@ async def disown_event(call: Call, asked: DisownEvent) -> Disowned:
 
 def _named(event: audit.Event) -> Disowned:
     noun = event.event.partition(".")[0]
+    if was_scheduled(event):
+        return Disowned(ended=None, id=None)
     if noun == "key":
         return Disowned(ended="key", id=event.target_id)
     if noun == "session":
         return Disowned(ended="session", id=event.target_id)
+    if event.event == "calendar.created":
+        return Disowned(ended="calendar", id=None)
     return Disowned(ended=None, id=None)
 
 
@@ -95,7 +112,7 @@ async def _log_out(call: Call, tx: Transaction, owner_id: str, id: str) -> None:
 
 
 def _tags(disowned: Disowned) -> tuple[str, ...]:
-    return () if disowned.ended is None else (f"{disowned.ended}:{disowned.id}",)
+    return () if disowned.id is None else (f"{disowned.ended}:{disowned.id}",)
 
 
 OPERATIONS = (disown_event,)

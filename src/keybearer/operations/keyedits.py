@@ -29,13 +29,17 @@ from keybearer.operations.keyrules import (
 from keybearer.operations.keywire import ApiKey, key_record
 from keybearer.operations.ownership import own_key
 from keybearer.operations.stepup import require_fresh
-from keybearer.operations.wire import Id, refuse_server_only
+from keybearer.operations.wire import Id, read_instant, refuse_server_only
 
 
 class UpdateKey(Input, frozen=True, kw_only=True):
-    """What of a key shall change; what is not given stays."""
+    """What of a key shall change; what is not given stays.
+
+    `ifUpdatedAt` is the key's `updatedAt` as the caller last saw it; it changes nothing itself.
+    """
 
     key_id: Id
+    if_updated_at: str | UnsetType = UNSET
     name: str | UnsetType | None = UNSET
     description: str | UnsetType | None = UNSET
     enabled: bool | UnsetType = UNSET
@@ -53,18 +57,23 @@ class UpdateKey(Input, frozen=True, kw_only=True):
 
 
 @operation("POST", "/api-key/update", access=Access.MANAGER, tag="API keys", management=True,
-           errors=(*RULES, "KEY_NOT_FOUND", "KEY_NOT_UPDATABLE",
+           errors=(*RULES, "KEY_NOT_FOUND", "KEY_NOT_UPDATABLE", "KEY_CHANGED_MEANWHILE",
                    "NO_VALUES_TO_UPDATE", "SESSION_NOT_FRESH"))  # fmt: skip
 async def update_api_key(call: Call, asked: UpdateKey) -> ApiKey:
     """Changes a key: its name, description, expiry, permissions, networks, or whether it is on.
 
     When it has answered, every check goes by the new values. A key that has expired or was
-    revoked never comes back. What may make a key worth more (permissions, networks, expiry,
-    turning it on) asks for a password that was given lately, as `/api-key/create` does.
+    revoked never comes back. With `ifUpdatedAt` a key that was changed since is 409
+    `KEY_CHANGED_MEANWHILE`, and nothing changes. What may make a key worth more (permissions,
+    networks, expiry, turning it on) asks for a password that was given lately, as
+    `/api-key/create` does.
     """
     refuse_server_only(call, asked, *SERVER_ONLY)
     if _widens(asked):
         await require_fresh(call)
+    seen = (
+        None if asked.if_updated_at is UNSET else read_instant(asked.if_updated_at, "ifUpdatedAt")
+    )
     before = await call.app.database.read(lambda tx: own_key(call, tx, asked.key_id))
     changes = await _changes(call, asked, before)
     if not changes:
@@ -74,6 +83,8 @@ async def update_api_key(call: Call, asked: UpdateKey) -> ApiKey:
         key = await own_key(call, tx, asked.key_id, lock=True)
         if key.status(call.now) in ("revoked", "expired"):
             raise Failure("KEY_NOT_UPDATABLE")
+        if seen not in (None, key.updated_at):
+            raise Failure("KEY_CHANGED_MEANWHILE")
         await sql.save(tx, key.id, {**changes, **_reminded(changes, call.now)})
         # On or off is said, not only that it was switched: it decides what was let in.
         switched: dict[str, Any] = {} if asked.enabled is UNSET else {"enabled": asked.enabled}

@@ -7,7 +7,9 @@ cancel          ends now           current again
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from keybearer.adapters.sql import keys as sql
 from keybearer.adapters.sql import keysecrets
@@ -20,27 +22,36 @@ from keybearer.operations.declaration import Access, Call, Input, Output, operat
 from keybearer.operations.keyrules import Grace, grace_end
 from keybearer.operations.keywire import ApiKey, key_record
 from keybearer.operations.ownership import own_key
+from keybearer.operations.stepup import require_fresh
 from keybearer.operations.wire import Id, Timestamp, instant
 
 TAG = "API keys"
+_Start = Annotated[str, msgspec.Meta(max_length=64)]
 _Change = Callable[[Transaction, Key, Sequence[KeySecret]], Awaitable[str]]
 """Changes the secrets that work, and gives the `start` of the one that is current then."""
 
 
 class AboutRotation(Input, frozen=True, kw_only=True):
-    """Whose rotation."""
+    """Whose rotation.
+
+    `current` is the `start` of the newest secret, as the caller last saw it: only a rotation with
+    that one is changed. Whoever looks at the rotation is shown it in any case.
+    """
 
     key_id: Id
+    current: _Start | None = None
 
 
 class ExtendRotation(Input, frozen=True, kw_only=True):
     """Whose rotation, and for how many seconds from now the old secret goes on.
 
-    `gracePeriod: null` means until somebody finishes the rotation.
+    `gracePeriod: null` means until somebody finishes the rotation. `current` is the `start` of the
+    newest secret, as the caller last saw it.
     """
 
     key_id: Id
     grace_period: Grace
+    current: _Start | None = None
 
 
 class RotationSecret(Output, frozen=True, kw_only=True):
@@ -90,28 +101,33 @@ async def get_rotation(call: Call, asked: AboutRotation) -> Rotation:
 
 
 @operation("POST", "/api-key/rotation/finish", access=Access.MANAGER, tag=TAG, management=True,
-           errors=("KEY_NOT_FOUND", "KEY_NOT_ROTATING"))  # fmt: skip
+           errors=("KEY_NOT_FOUND", "KEY_NOT_ROTATING", "KEY_ALREADY_ROTATED"))  # fmt: skip
 async def finish_rotation(call: Call, asked: AboutRotation) -> ApiKey:
     """Ends the old secrets of a key at once.
 
-    When it has answered, no request that starts later succeeds with one of them.
+    When it has answered, no request that starts later succeeds with one of them. With `current` a
+    key that has another newest secret by now is 409 `KEY_ALREADY_ROTATED`, and nothing changes.
     """
 
     async def finish(tx: Transaction, key: Key, _: Sequence[KeySecret]) -> str:
         await keysecrets.move_ends(tx, key.id, until=call.now, now=call.now)
         return key.start
 
-    return await _change(call, asked.key_id, finish, "key.rotation_finished")
+    return await _change(call, asked, finish, "key.rotation_finished")
 
 
 @operation("POST", "/api-key/rotation/extend", access=Access.MANAGER, tag=TAG, management=True,
-           errors=("KEY_NOT_FOUND", "KEY_NOT_ROTATING"))  # fmt: skip
+           errors=("KEY_NOT_FOUND", "KEY_NOT_ROTATING", "KEY_ALREADY_ROTATED",
+                   "SESSION_NOT_FRESH"))  # fmt: skip
 async def extend_rotation(call: Call, asked: ExtendRotation) -> ApiKey:
     """Lets the old secrets that still work go on for another time, counted from now.
 
     `gracePeriod` is in seconds, up to 30 days; null lets them go on until somebody finishes the
-    rotation. It may also end them sooner than before.
+    rotation. It may also end them sooner than before. As an old secret may live on by it, it asks
+    for a password that was given lately. With `current` a key that has another newest secret by
+    now is 409 `KEY_ALREADY_ROTATED`, and nothing changes.
     """
+    await require_fresh(call)
 
     async def extend(tx: Transaction, key: Key, _: Sequence[KeySecret]) -> str:
         until = grace_end(call.now, asked.grace_period)
@@ -119,17 +135,21 @@ async def extend_rotation(call: Call, asked: ExtendRotation) -> ApiKey:
         return key.start
 
     grace: dict[str, Any] = {"gracePeriod": asked.grace_period}
-    return await _change(call, asked.key_id, extend, "key.rotation_extended", **grace)
+    return await _change(call, asked, extend, "key.rotation_extended", **grace)
 
 
 @operation("POST", "/api-key/rotation/cancel", access=Access.MANAGER, tag=TAG, management=True,
-           errors=("KEY_NOT_FOUND", "KEY_NOT_ROTATING"))  # fmt: skip
+           errors=("KEY_NOT_FOUND", "KEY_NOT_ROTATING", "KEY_ALREADY_ROTATED",
+                   "SESSION_NOT_FRESH"))  # fmt: skip
 async def cancel_rotation(call: Call, asked: AboutRotation) -> ApiKey:
     """Ends the newest secret of a key at once; the one that it replaced is the current one again.
 
     When it has answered, no request that starts later succeeds with the newest secret. One that
-    has ended does not come back: then there is nothing to cancel.
+    has ended does not come back: then there is nothing to cancel. As the old secret lives on by
+    it, it asks for a password that was given lately. With `current` a key that has another newest
+    secret by now is 409 `KEY_ALREADY_ROTATED`, and nothing changes.
     """
+    await require_fresh(call)
 
     async def cancel(tx: Transaction, key: Key, secrets: Sequence[KeySecret]) -> str:
         newest, before, *_ = secrets
@@ -137,18 +157,26 @@ async def cancel_rotation(call: Call, asked: AboutRotation) -> ApiKey:
         await keysecrets.set_end(tx, before.digest, until=None)
         return _start(before, key)
 
-    return await _change(call, asked.key_id, cancel, "key.rotation_cancelled")
+    return await _change(call, asked, cancel, "key.rotation_cancelled")
 
 
-async def _change(call: Call, id: str, change: _Change, event: str, **details: Any) -> ApiKey:
-    """Changes a rotation under way.
+async def _change(
+    call: Call,
+    asked: AboutRotation | ExtendRotation,
+    change: _Change,
+    event: str,
+    **details: Any,
+) -> ApiKey:
+    """Changes a rotation under way, if it is still the one that the caller saw.
 
     Raises:
-        Failure: KEY_NOT_FOUND; KEY_NOT_ROTATING.
+        Failure: KEY_NOT_FOUND; KEY_ALREADY_ROTATED; KEY_NOT_ROTATING.
     """
 
     async def body(tx: Transaction) -> Key:
-        key = await own_key(call, tx, id, lock=True)
+        key = await own_key(call, tx, asked.key_id, lock=True)
+        if asked.current not in (None, key.start):
+            raise Failure("KEY_ALREADY_ROTATED")
         # Read anew: what a statement shows beside the row it has waited for is older.
         secrets = await _live(call, tx, key, lock=True)
         if len(secrets) < 2:
@@ -156,7 +184,7 @@ async def _change(call: Call, id: str, change: _Change, event: str, **details: A
         start = await change(tx, key, secrets)
         await sql.save(tx, key.id, {"start": start, "updated_at": call.now})
         await record(call, tx, event, owner_id=key.owner_id, target_id=key.id, **details)
-        return await own_key(call, tx, id)
+        return await own_key(call, tx, key.id)
 
     key, _ = await call.app.change(body, lambda key: (f"key:{key.id}",))
     return key_record(key, call.now)

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from keybearer.adapters.sql import accounts, keys, keysecrets, sessions
+from keybearer.adapters.sql import accounts, audit, keys, keysecrets, sessions
 from keybearer.domain.model import ANYONE, RequestFacts, Session
 from keybearer.domain.ports import Transaction
 from keybearer.operations import outbox
@@ -10,6 +10,7 @@ from keybearer.operations.app import App, record
 from keybearer.operations.declaration import Call
 
 _BATCH = 500
+_SCHEDULE = "schedule"
 SESSIONS_KEPT_MS = 90 * 86_400_000
 """How long an ended login is kept: the addresses of past logins tell a person from a stranger."""
 
@@ -40,8 +41,13 @@ async def rotate_signing(app: App) -> str | None:
 
 def scheduled(app: App, now: int) -> Call:
     """A call that nobody makes: its time has come."""
-    scheduler = Session(subject=ANYONE, kind="operator", id="schedule")
+    scheduler = Session(subject=ANYONE, kind="operator", id=_SCHEDULE)
     return Call(app=app, caller=scheduler, facts=RequestFacts(id=app.new_id(now)), now=now)
+
+
+def was_scheduled(event: audit.Event) -> bool:
+    """Whether the event is of such a call: nobody's doing."""
+    return (event.actor_kind, event.actor_id) == ("operator", _SCHEDULE)
 
 
 async def note_rotation(call: Call, tx: Transaction, kid: str) -> None:

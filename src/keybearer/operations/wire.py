@@ -34,7 +34,10 @@ class Status(Output, frozen=True, kw_only=True):
 
 
 class UserRecord(Output, frozen=True, kw_only=True):
-    """A user, as Better Auth shows it."""
+    """A user, as Better Auth shows it, and the language of mails that the user chose.
+
+    `locale` is null unless one was chosen.
+    """
 
     name: str
     email: str
@@ -43,6 +46,7 @@ class UserRecord(Output, frozen=True, kw_only=True):
     created_at: Timestamp
     updated_at: Timestamp
     id: str
+    locale: str | None
 
 
 def user_record(user: User) -> UserRecord:
@@ -55,6 +59,7 @@ def user_record(user: User) -> UserRecord:
         created_at=iso(user.created_at),
         updated_at=iso(user.updated_at),
         id=user.id,
+        locale=user.locale,
     )
 
 

@@ -34,6 +34,7 @@ _OWNER = select(calendar_feeds.c.owner_id).where(
     calendar_feeds.c.digest.in_(bindparam("digests", expanding=True))
 )
 _FORGET = delete(calendar_feeds).where(calendar_feeds.c.owner_id == bindparam("owner_id"))
+_FORGET_THAT = _FORGET.where(calendar_feeds.c.created_at == bindparam("made_at"))
 _DATED = (
     select(*(api_keys.c[name] for name in Dated.__struct_fields__))
     .where(
@@ -63,9 +64,11 @@ async def owner_of(tx: Transaction, digests: Sequence[bytes]) -> str | None:
     return None if row is None else str(row.owner_id)
 
 
-async def forget(tx: Transaction, owner_id: str) -> bool:
-    """Takes the address away; False when there was none."""
-    return await tx.run(_FORGET, owner_id=owner_id) == 1
+async def forget(tx: Transaction, owner_id: str, *, made_at: int | None = None) -> bool:
+    """Takes the address away; False when there was none, or one that was not made then."""
+    if made_at is None:
+        return await tx.run(_FORGET, owner_id=owner_id) == 1
+    return await tx.run(_FORGET_THAT, owner_id=owner_id, made_at=made_at) == 1
 
 
 async def dated(tx: Transaction, owner_id: str, *, since: int, limit: int) -> list[Dated]:
