@@ -122,11 +122,31 @@ async def test_a222_a_form_without_the_token_of_this_login_changes_nothing(
     surfer: Surfer, auth: Auth, ann: str
 ) -> None:
     await surfer.open("/en/account/api-keys/new")
-    for token in ("", "0" * 64, "ü", None):
+    for token in ("", "0" * 64, "0" * 128, "ü", "0" * 127, None):
         await surfer.send("/new", name="CI", csrf=token)
         assert surfer.status == 403
         await surfer.open("/en/account/api-keys/new")
     assert (await auth.api.list_api_keys(owner=ann)).total == 0
+
+
+async def test_a222_a_token_is_another_text_on_each_page(surfer: Surfer) -> None:
+    """Pages are compressed: the length of one that repeats a guess would tell the token."""
+    seen = set()
+    for _ in range(3):
+        await surfer.open("/en/account/api-keys/new")
+        seen |= {dict(form.fields)["csrf"] for form in surfer.seen.forms if form.method == "post"}
+    assert len(seen) == 3
+    for token in seen:  # and each is good
+        await surfer.open("/en/account/api-keys/new")
+        await surfer.send("/new", name="CI", csrf=token)
+        assert surfer.status == 200
+
+
+async def test_the_answer_that_has_a_key_is_not_compressed(surfer: Surfer) -> None:
+    await surfer.open("/en/account/api-keys/new")
+    assert surfer.headers["content-encoding"] == "gzip"
+    await surfer.send("/new", name="CI")
+    assert "content-encoding" not in surfer.headers
 
 
 async def test_a222_a_log_out_needs_its_token_too(surfer: Surfer) -> None:

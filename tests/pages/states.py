@@ -47,8 +47,8 @@ async def populate(site: Site) -> Town:
         ip_allow=["203.0.113.0/24", "2001:db8::/32"],
         expires_in=300 * 86_400,
     )
-    await _history(site, active.id, 40)
-    await _history(site, rotating.id, 12)
+    await history(site, active.id, 40)
+    await history(site, rotating.id, 12)
     site.clock.advance(40 * DAY)
     for key, uses in ((disabled, 3), (revoked, 2), (expiring, 5), (active, 7)):
         for _ in range(uses):
@@ -76,7 +76,7 @@ async def populate(site: Site) -> Town:
     return town
 
 
-async def _history(site: Site, id: str, days: int) -> None:
+async def history(site: Site, id: str, days: int) -> None:
     """Requests of the days to come, as they will have been counted."""
     start = site.clock.now() - site.clock.now() % HOUR
 

@@ -40,6 +40,7 @@ async def test_the_life_of_a_key(either: Page, site: Site, javascript: bool) -> 
     assert key not in await page.content()
     with contextlib.suppress(Error):  # without a script it is a form's answer: gone, says Chromium
         await page.go_back()
+    await page.wait_for_load_state("networkidle")
     assert key not in await page.content()
 
     # 4. and 5. Call with it, either way.

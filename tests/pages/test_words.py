@@ -59,7 +59,16 @@ _NOT_OURS = re.compile(
 _THEIRS = (
     *("Trial of the new billing export", "Old laptop", "GitHub Actions", "Deploys to production"),
     *("Nightly backup", "Runs on the backup host at two in the morning", "Grafana dashboard"),
-    *("Mobile app", "The app in the shops.", "Ask before you touch it.", "CI job", "CI", "Deploys"),
+    *(
+        "Mobile app",
+        "The app in the shops.",
+        "Ask before you touch it.",
+        "CI job",
+        "CI",
+        "Deploys",
+        "To be revoked",
+        "Not mine",
+    ),
     "A name of sixty-four characters, as long as a name can ever get.",
     *("deploy", "files", "users", "read", "write", "run"),
 )

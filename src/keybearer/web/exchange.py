@@ -42,6 +42,12 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return None
 
 
+def takes_gzip(scope: Scope) -> bool:
+    """Whether the client reads gzip (RFC 9110 section 12.5.3)."""
+    accepted = header(scope, b"accept-encoding") or b""
+    return any(coding.strip() == b"gzip" for coding in accepted.split(b","))
+
+
 def new_request_id() -> str:
     """What a person quotes when asking for help: 64 random bits in hex."""
     return os.urandom(8).hex()

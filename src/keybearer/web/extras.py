@@ -15,11 +15,11 @@ from keybearer.operations.app import App
 from keybearer.settings import Settings
 from keybearer.web.exchange import (
     ClientGone,
-    header,
     new_request_id,
     read_body,
     send_answer,
     send_problem,
+    takes_gzip,
 )
 from keybearer.web.forward import Forward
 from keybearer.web.health import OK, Live, Ready
@@ -133,7 +133,7 @@ class File:
         except ClientGone:
             return
         headers, body = list(self._headers), self._content()
-        if _takes_gzip(scope):
+        if takes_gzip(scope):
             # Nobody's secret is in it, so that its length tells nothing.
             body = _gzipped(body)
             headers.append((b"content-encoding", b"gzip"))
@@ -141,11 +141,6 @@ class File:
         if scope.get("query_string", b"").startswith(b"v="):
             headers[1] = _FOR_EVER  # the address changes when the file does
         await send_answer(send, 200, body, headers, self._settings)
-
-
-def _takes_gzip(scope: Scope) -> bool:
-    accepted = header(scope, b"accept-encoding") or b""
-    return any(coding.strip() == b"gzip" for coding in accepted.split(b","))
 
 
 @functools.lru_cache(maxsize=16)

@@ -220,9 +220,9 @@ async def show_rotation(visit: Visit) -> Answer:
 
 
 async def _rotation_page(visit: Visit, action: str, form: Form, *, status: int = 200) -> Answer:
+    key = await visit.ask(get_api_key, GetKey(id=visit.named))
     if action not in STEPS:
         raise Failure("VALIDATION_ERROR")
-    key = await visit.ask(get_api_key, GetKey(id=visit.named))
     rotation = await visit.ask(get_rotation, AboutRotation(key_id=key.id))
     if not rotation.rotating and not form.errors:
         return visit.go(_address(visit))

@@ -7,6 +7,7 @@
 /                         as a path without locale, where `Pages.root` says so
 """
 
+import gzip
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,14 @@ from starlette.types import Receive, Scope, Send
 
 from keybearer.adapters.languages import language
 from keybearer.domain.errors import Failure, Unavailable
-from keybearer.web.exchange import ClientGone, header, new_request_id, send_answer, started
+from keybearer.web.exchange import (
+    ClientGone,
+    header,
+    new_request_id,
+    send_answer,
+    started,
+    takes_gzip,
+)
 from keybearer.web.pages import account, detail, joining, keylist, making
 from keybearer.web.pages.locales import best_locale
 from keybearer.web.pages.options import Pages
@@ -204,10 +212,13 @@ class Site:
                 answer = self._with_locale(scope, path)
         except ClientGone:
             return
-        # Nobody reads the body of an answer to HEAD, but its length is that of GET.
-        headers = [*answer.headers, *_HEADERS]
+        headers, body = [*answer.headers, *_HEADERS], answer.body
         headers.append((b"x-request-id", self.request_id(scope).encode()))
-        await send_answer(send, answer.status, answer.body, headers, self.settings)
+        # The answer to a form may hold a new key, whose length must tell nothing of it.
+        if scope["method"] != "POST" and body and takes_gzip(scope):
+            body = gzip.compress(body, compresslevel=5, mtime=0)
+            headers.append((b"content-encoding", b"gzip"))
+        await send_answer(send, answer.status, body, headers, self.settings)
 
     def _with_locale(self, scope: Scope, path: str) -> Answer:
         """To the same page in the best language; 404 for what is no page in any."""

@@ -35,6 +35,7 @@ I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
 
 MAX_FIELDS = 400
+_TOKEN_BYTES = 32
 _OF_MEMBERS = frozenset({Access.SESSION, Access.MANAGER, Access.OWNER})
 """What a login may do: admitted once in a visit, it may do all of it."""
 
@@ -79,6 +80,7 @@ class Visit:
         self._several: dict[str, list[str]] = {}
         self._headers = scope["headers"]
         self._session: Session | None = None
+        self._csrf = ""
 
     # --- who ---
 
@@ -130,7 +132,7 @@ class Visit:
 
     def _go_on_as(self, token: Secret | str) -> None:
         """What is asked next goes by the new login: the token that came is over."""
-        self._session = None
+        self._session, self._csrf = None, ""
         kept = [pair for pair in self._headers if pair[0] != b"cookie"]
         if isinstance(token, Secret):
             signed = quote(self.app.ring.sign(token.reveal()), safe="")
@@ -177,12 +179,27 @@ class Visit:
 
     @property
     def csrf(self) -> str:
-        """What a form of this login must bring along."""
-        return "" if self._session is None else _tokens(self.app, self._session)[0]
+        """What a form of this login must bring along; another text each time.
+
+        Pages are compressed: were it the same text each time, its length would tell it (BREACH).
+        """
+        if self._session is None:
+            return ""
+        if not self._csrf:
+            mask = self.app.entropy(_TOKEN_BYTES)
+            token = _tokens(self.app, self._session)[0]
+            self._csrf = mask.hex() + _xor(mask, token).hex()
+        return self._csrf
 
     def _is_ours(self, session: Session, token: str) -> bool:
-        sent = token.encode("utf-8", "replace")
-        return any(hmac.compare_digest(each.encode(), sent) for each in _tokens(self.app, session))
+        try:
+            sent = bytes.fromhex(token)
+        except ValueError:
+            return False
+        if len(sent) != 2 * _TOKEN_BYTES:
+            return False
+        bare = _xor(sent[:_TOKEN_BYTES], sent[_TOKEN_BYTES:])
+        return any(hmac.compare_digest(each, bare) for each in _tokens(self.app, session))
 
     # --- addresses ---
 
@@ -274,13 +291,17 @@ def _pairs(raw: bytes) -> list[tuple[str, str]]:
     return pairs
 
 
-def _tokens(app: App, session: Session) -> list[str]:
+def _xor(one: bytes, other: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(one, other, strict=True))
+
+
+def _tokens(app: App, session: Session) -> list[bytes]:
     """For one login, under every pepper, newest first.
 
     Of the login's id, not of its token: a page in another tab stays good when that is renewed.
     """
     named = f"form|{session.kind}|{session.session_id or session.id}".encode()
-    return [digest.hex() for digest in app.ring.digests(named)]
+    return app.ring.digests(named)
 
 
 def with_query(address: str, **query: str) -> str:
