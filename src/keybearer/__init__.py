@@ -24,6 +24,7 @@ __all__ = [
     "Failure",
     "KeybearerError",
     "Misuse",
+    "Pages",
     "Refusal",
     "Session",
     "Unavailable",

@@ -138,6 +138,9 @@ def test_a281_too_much_of_headers_is_431(server: Server, headers: bytes) -> None
     assert health(server) == 200
 
 
+PLAIN = {"accept-encoding": "identity"}  # the length is that of what is read
+
+
 @pytest.mark.parametrize(("size", "expected"), [(60_000, 200), (70_000, 413)])
 @pytest.mark.parametrize("path", ["openapi.json", "docs", "static/reference.js"])
 def test_a_long_answer_is_whole_whatever_body_came_with_the_question(
@@ -145,7 +148,7 @@ def test_a_long_answer_is_whole_whatever_body_came_with_the_question(
 ) -> None:
     for _ in range(4):
         with httpx2.Client(base_url=server.base, timeout=60) as client:
-            answer = client.request("GET", f"/api/auth/{path}", content=b"x" * size)
+            answer = client.request("GET", f"/api/auth/{path}", content=b"x" * size, headers=PLAIN)
         assert answer.status_code == expected
         assert len(answer.content) == int(answer.headers["content-length"])
 
