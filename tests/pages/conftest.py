@@ -6,6 +6,9 @@
 | `site`     | test      | a served `Auth` with everything on, its clock, and people |
 | `visitor`  | test      | a page of somebody who is not logged in                   |
 | `ann`      | test      | a page of Ann, logged in, whose console must stay silent  |
+| `either`   | test      | the same, once with a script and once without             |
+| `owner`    | test      | the id of somebody logged in, in process                  |
+| `surfer`   | test      | the browser of that person, without a script              |
 """
 
 import shutil
@@ -13,10 +16,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx2
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
+from keybearer import Auth
 from tests.pages.site import Site, Watched, served
+from tests.pages.surfer import Surfer, logged_in
 
 
 @pytest.fixture
@@ -25,6 +31,18 @@ def ready_url(sqlite_template: Path, tmp_path: Path) -> str:
     file = tmp_path / "keybearer.db"
     shutil.copy(sqlite_template, file)
     return f"sqlite:///{file}"
+
+
+@pytest.fixture
+async def owner(auth: Auth, client: httpx2.AsyncClient) -> str:
+    """The id of somebody who is logged in with the client in process."""
+    return await logged_in(auth, client)
+
+
+@pytest.fixture
+async def surfer(client: httpx2.AsyncClient, owner: str) -> Surfer:
+    """The same, with a browser that has neither script nor window."""
+    return Surfer(client)
 
 
 @pytest.fixture(scope="session")

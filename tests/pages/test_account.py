@@ -13,24 +13,14 @@ from keybearer.inputs import CreateKey
 from keybearer.operations import outbox
 from keybearer.web.mount import no_app
 from keybearer.web.pages.words import ACTORS, EVENTS
-from tests.pages.surfer import Surfer, logged_in
+from tests.pages.surfer import Surfer
 from tests.people import PASSWORD, StandingClock
 
 NEW_PASSWORD = "nine purple kettles whistle softly"
 
 
 @pytest.fixture
-async def ann(auth: Auth, client: httpx2.AsyncClient) -> str:
-    return await logged_in(auth, client)
-
-
-@pytest.fixture
-async def surfer(client: httpx2.AsyncClient, ann: str) -> Surfer:
-    return Surfer(client)
-
-
-@pytest.fixture
-async def other(auth: Auth, ann: str) -> AsyncIterator[Surfer]:
+async def other(auth: Auth, owner: str) -> AsyncIterator[Surfer]:
     """Ann again, somewhere else."""
     transport = httpx2.ASGITransport(app=auth.mount(no_app), client=("198.51.100.4", 50000))
     base = "http://127.0.0.1:8000"
@@ -134,9 +124,9 @@ async def test_the_language_of_mails_is_chosen(surfer: Surfer, auth: Auth) -> No
 # --- the trail ---
 
 
-async def test_the_trail_is_narrowed_and_paged(surfer: Surfer, auth: Auth, ann: str) -> None:
+async def test_the_trail_is_narrowed_and_paged(surfer: Surfer, auth: Auth, owner: str) -> None:
     for n in range(30):
-        await auth.api.create_api_key(CreateKey(name=f"Key {n}"), owner=ann)
+        await auth.api.create_api_key(CreateKey(name=f"Key {n}"), owner=owner)
     await surfer.open("/en/account/security")
     await surfer.send("/password", password="wrong one", new_password=NEW_PASSWORD)
     await surfer.open("/en/account/security?outcome=refused")
@@ -155,9 +145,9 @@ async def test_the_trail_is_narrowed_and_paged(surfer: Surfer, auth: Auth, ann: 
 
 
 async def test_an_event_that_was_not_me_ends_what_it_names(
-    surfer: Surfer, other: Surfer, auth: Auth, ann: str
+    surfer: Surfer, other: Surfer, auth: Auth, owner: str
 ) -> None:
-    made = await auth.api.create_api_key(CreateKey(name="Not mine"), owner=ann)
+    made = await auth.api.create_api_key(CreateKey(name="Not mine"), owner=owner)
     await surfer.open("/en/account/security?group=key.")
     events = (await surfer.client.get("/api/auth/audit?event=key.created")).json()["events"]
     await surfer.open("/en/account/security")
@@ -199,9 +189,9 @@ async def test_every_event_that_is_recorded_has_a_word() -> None:
 
 
 async def test_a_calendar_address_is_shown_once_and_ended(
-    surfer: Surfer, auth: Auth, ann: str
+    surfer: Surfer, auth: Auth, owner: str
 ) -> None:
-    await auth.api.create_api_key(CreateKey(name="CI"), owner=ann)
+    await auth.api.create_api_key(CreateKey(name="CI"), owner=owner)
     await surfer.open("/en/account/api-keys")
     await surfer.send("/calendar", action="")
     assert surfer.status == 400

@@ -1,26 +1,15 @@
 """The page of one key: what it tells, and what can be done there."""
 
-import httpx2
 import pytest
 
 from keybearer import Auth
 from keybearer.inputs import AboutRotation, CreateKey, RotateKey, UpdateKey
 from keybearer.operations.keywire import CreatedApiKey
-from tests.pages.surfer import Surfer, logged_in
+from tests.pages.surfer import Surfer
 from tests.people import PASSWORD, StandingClock
 
 DAY = 86_400_000
 KEYS = "/en/account/api-keys"
-
-
-@pytest.fixture
-async def ann(auth: Auth, client: httpx2.AsyncClient) -> str:
-    return await logged_in(auth, client)
-
-
-@pytest.fixture
-async def surfer(client: httpx2.AsyncClient, ann: str) -> Surfer:
-    return Surfer(client)
 
 
 async def make(auth: Auth, owner: str, name: str = "CI", **fields: object) -> CreatedApiKey:
@@ -37,9 +26,9 @@ async def use(auth: Auth, key: CreatedApiKey, *, ip: str = "203.0.113.7", needs:
 
 
 async def test_it_tells_uses_and_the_reasons_of_refusals(
-    surfer: Surfer, auth: Auth, ann: str, clock: StandingClock
+    surfer: Surfer, auth: Auth, owner: str, clock: StandingClock
 ) -> None:
-    key = await make(auth, ann, ip_allow=["203.0.113.0/24"])
+    key = await make(auth, owner, ip_allow=["203.0.113.0/24"])
     await use(auth, key)
     await use(auth, key)
     await use(auth, key, ip="198.51.100.4")
@@ -56,17 +45,17 @@ async def test_it_tells_uses_and_the_reasons_of_refusals(
 
 @pytest.mark.parametrize("range_", ["24h", "7d", "30d", "90d", "1000y", ""])
 async def test_the_chart_goes_as_far_as_it_is_asked(
-    surfer: Surfer, auth: Auth, ann: str, range_: str
+    surfer: Surfer, auth: Auth, owner: str, range_: str
 ) -> None:
-    key = await make(auth, ann)
+    key = await make(auth, owner)
     await use(auth, key)
     await surfer.open(f"{KEYS}/{key.id}?range={range_}")
     assert surfer.status == 200
     assert "Accepted: 1" in surfer.text
 
 
-async def test_a_key_that_never_was_used_says_so(surfer: Surfer, auth: Auth, ann: str) -> None:
-    key = await make(auth, ann, expires_in=None)
+async def test_a_key_that_never_was_used_says_so(surfer: Surfer, auth: Auth, owner: str) -> None:
+    key = await make(auth, owner, expires_in=None)
     await surfer.open(f"{KEYS}/{key.id}")
     assert "No requests in this time." in surfer.text
     assert "Nothing yet." in surfer.text
@@ -92,38 +81,38 @@ async def test_somebody_elses_key_is_as_one_that_does_not_exist(
 
 
 async def test_only_what_was_changed_is_changed(
-    surfer: Surfer, auth: Auth, ann: str, clock: StandingClock
+    surfer: Surfer, auth: Auth, owner: str, clock: StandingClock
 ) -> None:
-    key = await make(auth, ann, permissions={"files": ["read"]}, ip_allow=["203.0.113.7"])
+    key = await make(auth, owner, permissions={"files": ["read"]}, ip_allow=["203.0.113.7"])
     clock.advance(1000)
     await surfer.open(f"{KEYS}/{key.id}")
     await surfer.send("/settings")  # nothing changed
     assert "Saved." in surfer.text
-    found = (await auth.api.list_api_keys(owner=ann)).api_keys[0]
+    found = (await auth.api.list_api_keys(owner=owner)).api_keys[0]
     assert found.updated_at == key.updated_at
     await surfer.send("/settings", name="New name", description="Two\r\nlines")
-    found = (await auth.api.list_api_keys(owner=ann)).api_keys[0]
+    found = (await auth.api.list_api_keys(owner=owner)).api_keys[0]
     assert (found.name, found.description) == ("New name", "Two\nlines")
     assert (found.permissions, found.expires_at) == (key.permissions, key.expires_at)
     assert list(found.ip_allow) == list(key.ip_allow)
     await surfer.send("/settings", permission=["files:write"], networks="", expires="7")
-    found = (await auth.api.list_api_keys(owner=ann)).api_keys[0]
+    found = (await auth.api.list_api_keys(owner=owner)).api_keys[0]
     assert found.permissions == {"files": ["write"]}
     assert list(found.ip_allow) == []
     assert found.expires_at != key.expires_at
 
 
 async def test_a_tab_that_shows_an_older_state_undoes_nothing(
-    surfer: Surfer, auth: Auth, ann: str, clock: StandingClock
+    surfer: Surfer, auth: Auth, owner: str, clock: StandingClock
 ) -> None:
-    key = await make(auth, ann)
+    key = await make(auth, owner)
     await surfer.open(f"{KEYS}/{key.id}")
     clock.advance(1000)
     await auth.api.update_api_key(UpdateKey(key_id=key.id, ip_allow=["203.0.113.0/24"]))
     await surfer.send("/settings", description="from an older tab")
     assert surfer.status == 409
     assert "changed meanwhile" in surfer.text
-    found = (await auth.api.list_api_keys(owner=ann)).api_keys[0]
+    found = (await auth.api.list_api_keys(owner=owner)).api_keys[0]
     assert (list(found.ip_allow), found.description) == (["203.0.113.0/24"], None)
     assert dict(surfer.seen.form("/settings").fields)["networks"] == "203.0.113.0/24"
     await surfer.send("/settings", description="looked at again")
@@ -131,9 +120,9 @@ async def test_a_tab_that_shows_an_older_state_undoes_nothing(
 
 
 async def test_a_rename_takes_no_permission_that_the_form_cannot_show(
-    surfer: Surfer, auth: Auth, ann: str
+    surfer: Surfer, auth: Auth, owner: str
 ) -> None:
-    key = await make(auth, ann, permissions={"files": ["read"], "deploy": ["run"]})
+    key = await make(auth, owner, permissions={"files": ["read"], "deploy": ["run"]})
     app = await auth.running()
 
     async def holds_less(_owner: str, _role: object) -> frozenset[str]:
@@ -145,7 +134,7 @@ async def test_a_rename_takes_no_permission_that_the_form_cannot_show(
     assert "Saved." in surfer.text
     found = next(
         each
-        for each in (await auth.api.list_api_keys(owner=ann)).api_keys
+        for each in (await auth.api.list_api_keys(owner=owner)).api_keys
         if each.name == "Renamed"
     )
     assert found.permissions == {"deploy": ["run"], "files": ["read"]}
@@ -163,21 +152,21 @@ async def test_a_rename_takes_no_permission_that_the_form_cannot_show(
     ],
 )
 async def test_what_cannot_be_used_changes_nothing(
-    surfer: Surfer, auth: Auth, ann: str, fields: dict[str, str], said: str
+    surfer: Surfer, auth: Auth, owner: str, fields: dict[str, str], said: str
 ) -> None:
-    key = await make(auth, ann, permissions={"files": ["read"]})
+    key = await make(auth, owner, permissions={"files": ["read"]})
     await surfer.open(f"{KEYS}/{key.id}")
     await surfer.send("/settings", **{"name": "Other", **fields})
     assert surfer.status in (400, 403)
     assert said in surfer.text
-    found = (await auth.api.list_api_keys(owner=ann)).api_keys[0]
+    found = (await auth.api.list_api_keys(owner=owner)).api_keys[0]
     assert found.name == "CI"
 
 
 async def test_an_old_login_may_take_away_and_must_confirm_to_give(
-    surfer: Surfer, auth: Auth, ann: str, clock: StandingClock
+    surfer: Surfer, auth: Auth, owner: str, clock: StandingClock
 ) -> None:
-    key = await make(auth, ann)
+    key = await make(auth, owner)
     clock.advance(3_600_000)
     await surfer.open(f"{KEYS}/{key.id}")
     await surfer.send("/switch")
@@ -199,54 +188,54 @@ async def test_an_old_login_may_take_away_and_must_confirm_to_give(
 
 
 async def test_a_rotation_that_is_sent_twice_rotates_once(
-    surfer: Surfer, auth: Auth, ann: str
+    surfer: Surfer, auth: Auth, owner: str
 ) -> None:
-    key = await make(auth, ann)
+    key = await make(auth, owner)
     await surfer.open(f"{KEYS}/{key.id}/rotate")
     form, path = surfer.seen, surfer.path
     await surfer.send("/rotate", grace="1h")
     assert "The new secret of" in surfer.text
-    after = (await auth.api.list_api_keys(owner=ann)).api_keys[0].start
+    after = (await auth.api.list_api_keys(owner=owner)).api_keys[0].start
     surfer.seen, surfer.path = form, path
     await surfer.send("/rotate", grace="1h")
     assert surfer.status == 409
     assert "rotated meanwhile" in surfer.text
-    assert (await auth.api.list_api_keys(owner=ann)).api_keys[0].start == after
+    assert (await auth.api.list_api_keys(owner=owner)).api_keys[0].start == after
 
 
 async def test_a_rotation_may_give_a_later_end_as_well(
-    surfer: Surfer, auth: Auth, ann: str
+    surfer: Surfer, auth: Auth, owner: str
 ) -> None:
-    key = await make(auth, ann, expires_in=5 * 86_400)
+    key = await make(auth, owner, expires_in=5 * 86_400)
     await surfer.open(f"{KEYS}/{key.id}/rotate")
     await surfer.send("/rotate", grace="0")
-    assert (await auth.api.list_api_keys(owner=ann)).api_keys[0].expires_at == key.expires_at
+    assert (await auth.api.list_api_keys(owner=owner)).api_keys[0].expires_at == key.expires_at
     await surfer.open(f"{KEYS}/{key.id}/rotate")
     await surfer.send("/rotate", grace="0", expires="90")
-    after = (await auth.api.list_api_keys(owner=ann)).api_keys[0]
+    after = (await auth.api.list_api_keys(owner=owner)).api_keys[0]
     assert after.expires_at == "2027-02-16T11:06:40.000Z"
     await surfer.open(f"{KEYS}/{key.id}/rotate")
     await surfer.send("/rotate", grace="0", expires="someday")
     assert surfer.status == 400
-    assert (await auth.api.list_api_keys(owner=ann)).api_keys[0] == after
+    assert (await auth.api.list_api_keys(owner=owner)).api_keys[0] == after
 
 
 @pytest.mark.parametrize("grace", ["", "2y", "-1"])
 async def test_a_grace_that_is_not_offered_rotates_nothing(
-    surfer: Surfer, auth: Auth, ann: str, grace: str
+    surfer: Surfer, auth: Auth, owner: str, grace: str
 ) -> None:
-    key = await make(auth, ann)
+    key = await make(auth, owner)
     await surfer.open(f"{KEYS}/{key.id}/rotate")
     await surfer.send("/rotate", grace=grace)
     assert surfer.status == 400
     assert await use(auth, key)
-    assert (await auth.api.list_api_keys(owner=ann)).api_keys[0].start == key.start
+    assert (await auth.api.list_api_keys(owner=owner)).api_keys[0].start == key.start
 
 
 async def test_what_is_over_is_not_rotated_and_the_page_says_why(
-    surfer: Surfer, auth: Auth, ann: str, clock: StandingClock
+    surfer: Surfer, auth: Auth, owner: str, clock: StandingClock
 ) -> None:
-    key = await make(auth, ann, expires_in=60)
+    key = await make(auth, owner, expires_in=60)
     clock.advance(61_000)
     await surfer.open(f"{KEYS}/{key.id}")
     assert "Expired keys can’t be rotated or changed" in surfer.text
@@ -259,9 +248,9 @@ async def test_what_is_over_is_not_rotated_and_the_page_says_why(
 
 
 async def test_a_rotation_that_is_over_cannot_be_steered(
-    surfer: Surfer, auth: Auth, ann: str
+    surfer: Surfer, auth: Auth, owner: str
 ) -> None:
-    key = await make(auth, ann)
+    key = await make(auth, owner)
     await auth.api.rotate_api_key(RotateKey(key_id=key.id))
     await surfer.open(f"{KEYS}/{key.id}/rotation?action=finish")
     form, path = surfer.seen, surfer.path
@@ -283,9 +272,9 @@ async def test_a_rotation_that_is_over_cannot_be_steered(
 
 @pytest.mark.parametrize("action", ["finish", "extend", "cancel"])
 async def test_a_tab_that_shows_another_rotation_steers_nothing(
-    surfer: Surfer, auth: Auth, ann: str, action: str
+    surfer: Surfer, auth: Auth, owner: str, action: str
 ) -> None:
-    key = await make(auth, ann)
+    key = await make(auth, owner)
     await auth.api.rotate_api_key(RotateKey(key_id=key.id))
     await surfer.open(f"{KEYS}/{key.id}/rotation?action={action}")
     await auth.api.finish_rotation(AboutRotation(key_id=key.id))
@@ -298,9 +287,9 @@ async def test_a_tab_that_shows_another_rotation_steers_nothing(
 
 @pytest.mark.parametrize("action", ["extend", "cancel"])
 async def test_an_old_login_lets_no_old_secret_live_on(
-    surfer: Surfer, auth: Auth, ann: str, clock: StandingClock, action: str
+    surfer: Surfer, auth: Auth, owner: str, clock: StandingClock, action: str
 ) -> None:
-    key = await make(auth, ann)
+    key = await make(auth, owner)
     await auth.api.rotate_api_key(RotateKey(key_id=key.id, grace_period=86_400))
     clock.advance(3_600_000)
     await surfer.open(f"{KEYS}/{key.id}/rotation?action={action}")
@@ -315,9 +304,9 @@ async def test_an_old_login_lets_no_old_secret_live_on(
 
 
 async def test_a_revocation_tells_its_receipt_and_its_reason(
-    surfer: Surfer, auth: Auth, ann: str
+    surfer: Surfer, auth: Auth, owner: str
 ) -> None:
-    key = await make(auth, ann)
+    key = await make(auth, owner)
     await surfer.open(f"{KEYS}/{key.id}/revoke")
     await surfer.send("/revoke", reason="leaked")
     assert "Stopped on the one server there is, at" in surfer.text
@@ -327,16 +316,16 @@ async def test_a_revocation_tells_its_receipt_and_its_reason(
     assert "Rotate…" not in surfer.text
 
 
-async def test_a_reason_that_is_not_offered_is_none(surfer: Surfer, auth: Auth, ann: str) -> None:
-    key = await make(auth, ann)
+async def test_a_reason_that_is_not_offered_is_none(surfer: Surfer, auth: Auth, owner: str) -> None:
+    key = await make(auth, owner)
     await surfer.open(f"{KEYS}/{key.id}/revoke")
     await surfer.send("/revoke", reason="because of <b>")
-    found = (await auth.api.list_api_keys(owner=ann)).api_keys[0]
+    found = (await auth.api.list_api_keys(owner=owner)).api_keys[0]
     assert (found.status, found.revoked_reason) == ("revoked", None)
 
 
-async def test_a_disabled_key_has_its_word(surfer: Surfer, auth: Auth, ann: str) -> None:
-    key = await make(auth, ann)
+async def test_a_disabled_key_has_its_word(surfer: Surfer, auth: Auth, owner: str) -> None:
+    key = await make(auth, owner)
     await auth.api.update_api_key(UpdateKey(key_id=key.id, enabled=False))
     await surfer.open(f"{KEYS}/{key.id}")
     assert "Disabled" in surfer.text

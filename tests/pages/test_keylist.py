@@ -4,28 +4,17 @@ import csv
 import io
 from collections.abc import Mapping
 
-import httpx2
 import msgspec
 import pytest
 
 from keybearer import Auth
 from keybearer.inputs import CreateKey, RevokeKey, UpdateKey
 from keybearer.web.pages.keylist import Filters, filters_of
-from tests.pages.surfer import Surfer, logged_in
+from tests.pages.surfer import Surfer
 from tests.people import PASSWORD, StandingClock
 
 DAY = 86_400_000
 LIST = "/en/account/api-keys"
-
-
-@pytest.fixture
-async def ann(auth: Auth, client: httpx2.AsyncClient) -> str:
-    return await logged_in(auth, client)
-
-
-@pytest.fixture
-async def surfer(client: httpx2.AsyncClient, ann: str) -> Surfer:
-    return Surfer(client)
 
 
 async def make(auth: Auth, owner: str, name: str, **fields: object) -> str:
@@ -83,13 +72,13 @@ async def test_there_is_nothing_at_first(surfer: Surfer) -> None:
 
 
 async def test_filters_and_orders_are_in_the_url(
-    surfer: Surfer, auth: Auth, ann: str, clock: StandingClock
+    surfer: Surfer, auth: Auth, owner: str, clock: StandingClock
 ) -> None:
-    await make(auth, ann, "Bravo", expires_in=3 * 86_400)
+    await make(auth, owner, "Bravo", expires_in=3 * 86_400)
     clock.advance(1000)
-    alpha = await make(auth, ann, "alpha", permissions={"files": ["read"]})
+    alpha = await make(auth, owner, "alpha", permissions={"files": ["read"]})
     clock.advance(1000)
-    await make(auth, ann, "Charlie", description="nightly backup")
+    await make(auth, owner, "Charlie", description="nightly backup")
     await auth.api.update_api_key(UpdateKey(key_id=alpha, enabled=False))
     for query, found in (
         ("", ["Charlie", "alpha", "Bravo"]),
@@ -112,17 +101,17 @@ async def test_filters_and_orders_are_in_the_url(
 
 
 async def test_the_strip_leads_to_what_it_counts(
-    surfer: Surfer, auth: Auth, ann: str, clock: StandingClock
+    surfer: Surfer, auth: Auth, owner: str, clock: StandingClock
 ) -> None:
-    await make(auth, ann, "Unused", expires_in=None)
+    await make(auth, owner, "Unused", expires_in=None)
     clock.advance(91 * DAY)
     surfer.client.cookies.clear()
     await surfer.client.post(
         "/api/auth/sign-in/email",
         json={"email": "ann@example.com", "password": "correct-horse-7-battery-staple"},
     )
-    await make(auth, ann, "Ending", expires_in=6 * 86_400)
-    await make(auth, ann, "Ending too", expires_in=5 * 86_400)
+    await make(auth, owner, "Ending", expires_in=6 * 86_400)
+    await make(auth, owner, "Ending too", expires_in=5 * 86_400)
     await surfer.open(LIST)
     assert "2 keys expire within 7 days" in surfer.text
     assert "One key unused for 90 days" in surfer.text
@@ -131,9 +120,9 @@ async def test_the_strip_leads_to_what_it_counts(
         assert set(names(await Surfer(surfer.client).open(link))) == found
 
 
-async def test_pages_follow_each_other(surfer: Surfer, auth: Auth, ann: str) -> None:
+async def test_pages_follow_each_other(surfer: Surfer, auth: Auth, owner: str) -> None:
     for n in range(30):
-        await make(auth, ann, f"Key {n:02}")
+        await make(auth, owner, f"Key {n:02}")
     await surfer.open(f"{LIST}?sort=name&dir=asc")
     assert names(surfer) == [f"Key {n:02}" for n in range(25)]
     assert "1 to 25 of 30" in surfer.text
@@ -147,12 +136,12 @@ async def test_pages_follow_each_other(surfer: Surfer, auth: Auth, ann: str) -> 
 
 
 async def test_limits_are_told_before_they_are_met(
-    surfer: Surfer, auth: Auth, ann: str, monkeypatch: pytest.MonkeyPatch
+    surfer: Surfer, auth: Auth, owner: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = await auth.running()
     few = msgspec.structs.replace(app.settings, max_keys_per_owner=1)
     monkeypatch.setattr(type(app), "settings", few)
-    await make(auth, ann, "Only")
+    await make(auth, owner, "Only")
     await surfer.open(LIST)
     assert "1 of 1 keys: revoke one to make another." in surfer.text
     assert "Generate New API Key" not in [link.rsplit("/", 1)[-1] for link in surfer.seen.links]
@@ -167,8 +156,8 @@ async def test_limits_are_told_before_they_are_met(
 # --- many at once ---
 
 
-async def test_nothing_selected_is_told(surfer: Surfer, auth: Auth, ann: str) -> None:
-    await make(auth, ann, "Key")
+async def test_nothing_selected_is_told(surfer: Surfer, auth: Auth, owner: str) -> None:
+    await make(auth, owner, "Key")
     await surfer.open(f"{LIST}?q=K")
     await surfer.send("/api-keys", action="disable", key=None)
     assert "Select at least one key first." in surfer.text
@@ -176,9 +165,9 @@ async def test_nothing_selected_is_told(surfer: Surfer, auth: Auth, ann: str) ->
 
 
 async def test_somebody_elses_key_is_none_of_the_selected(
-    surfer: Surfer, auth: Auth, ann: str
+    surfer: Surfer, auth: Auth, owner: str
 ) -> None:
-    mine = await make(auth, ann, "Mine")
+    mine = await make(auth, owner, "Mine")
     other = await auth.api.users.create("other@example.com", name="Other", verified=True)
     theirs = await make(auth, other.id, "Theirs")
     await surfer.open(LIST)
@@ -194,9 +183,9 @@ async def test_somebody_elses_key_is_none_of_the_selected(
 
 
 async def test_a_key_that_cannot_be_changed_is_told_beside_those_that_were(
-    surfer: Surfer, auth: Auth, ann: str
+    surfer: Surfer, auth: Auth, owner: str
 ) -> None:
-    good, gone = await make(auth, ann, "Good"), await make(auth, ann, "Gone")
+    good, gone = await make(auth, owner, "Good"), await make(auth, owner, "Gone")
     await auth.api.revoke_api_key(RevokeKey(key_id=gone))
     await surfer.open(LIST)
     await surfer.send("/api-keys", action="disable", key=[good, gone])
@@ -208,9 +197,9 @@ async def test_a_key_that_cannot_be_changed_is_told_beside_those_that_were(
 
 
 async def test_an_old_login_confirms_to_enable_many(
-    surfer: Surfer, auth: Auth, ann: str, clock: StandingClock
+    surfer: Surfer, auth: Auth, owner: str, clock: StandingClock
 ) -> None:
-    ids = [await make(auth, ann, f"Key {n}") for n in range(2)]
+    ids = [await make(auth, owner, f"Key {n}") for n in range(2)]
     clock.advance(3_600_000)
     await surfer.open(LIST)
     await surfer.send("/api-keys", action="disable", key=ids)
@@ -223,8 +212,10 @@ async def test_an_old_login_confirms_to_enable_many(
 
 
 @pytest.mark.parametrize("action", ["", "delete-everything"])
-async def test_another_action_is_refused(surfer: Surfer, auth: Auth, ann: str, action: str) -> None:
-    id = await make(auth, ann, "Key")
+async def test_another_action_is_refused(
+    surfer: Surfer, auth: Auth, owner: str, action: str
+) -> None:
+    id = await make(auth, owner, "Key")
     await surfer.open(LIST)
     await surfer.send("/api-keys", action=action, key=id)
     assert surfer.status == 400
@@ -234,12 +225,12 @@ async def test_another_action_is_refused(surfer: Surfer, auth: Auth, ann: str, a
 
 
 async def test_an_export_has_what_the_filters_leave_and_no_secret(
-    surfer: Surfer, auth: Auth, ann: str
+    surfer: Surfer, auth: Auth, owner: str
 ) -> None:
-    made = await auth.api.create_api_key(CreateKey(name="One"), owner=ann)
+    made = await auth.api.create_api_key(CreateKey(name="One"), owner=owner)
     for n in range(120):
-        await make(auth, ann, f"Key {n}")
-    gone = await make(auth, ann, "Gone")
+        await make(auth, owner, f"Key {n}")
+    gone = await make(auth, owner, "Gone")
     await auth.api.revoke_api_key(RevokeKey(key_id=gone))
     answer = await surfer.client.get(f"{LIST}/export?format=csv&status=active")
     assert answer.headers["content-disposition"] == 'attachment; filename="api-keys.csv"'

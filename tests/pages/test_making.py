@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import httpx2
 import pytest
 
 from keybearer import Auth
@@ -12,21 +11,11 @@ from keybearer.operations.declaration import Operation
 from keybearer.operations.keys import create_api_key
 from keybearer.web.pages import making
 from keybearer.web.pages.making import expiry
-from tests.pages.surfer import Surfer, logged_in
+from tests.pages.surfer import Surfer
 from tests.people import PASSWORD, START, StandingClock
 
 DAY = 86_400_000
 NEW = "/en/account/api-keys/new"
-
-
-@pytest.fixture
-async def ann(auth: Auth, client: httpx2.AsyncClient) -> str:
-    return await logged_in(auth, client)
-
-
-@pytest.fixture
-async def surfer(client: httpx2.AsyncClient, ann: str) -> Surfer:
-    return Surfer(client)
 
 
 def secret(surfer: Surfer) -> str:
@@ -83,14 +72,16 @@ async def test_more_than_is_allowed_is_told_and_never_silent(surfer: Surfer) -> 
     assert (kept["name"], kept["expires"], kept["date"]) == ("CI", "date", "2031-01-01")
 
 
-async def test_the_last_day_that_is_offered_is_taken(surfer: Surfer, auth: Auth, ann: str) -> None:
+async def test_the_last_day_that_is_offered_is_taken(
+    surfer: Surfer, auth: Auth, owner: str
+) -> None:
     await surfer.open(NEW)
     (picker,) = (has for _, has in surfer.seen.elements if has.get("type") == "date")
     for day in (picker["min"], picker["max"]):
         await surfer.open(NEW)
         await surfer.send("/new", name=day, expires="date", date=day)
         assert surfer.status == 200, day
-    found = await auth.api.list_api_keys(owner=ann)
+    found = await auth.api.list_api_keys(owner=owner)
     assert {key.expires_at for key in found.api_keys} == {
         "2026-11-18T23:59:59.999Z",
         "2027-11-17T23:59:59.999Z",
@@ -101,7 +92,7 @@ async def test_the_last_day_that_is_offered_is_taken(surfer: Surfer, auth: Auth,
 
 
 async def test_a_form_that_is_sent_again_shows_nothing_twice(
-    surfer: Surfer, auth: Auth, ann: str
+    surfer: Surfer, auth: Auth, owner: str
 ) -> None:
     await surfer.open(NEW)
     form = surfer.seen
@@ -111,11 +102,11 @@ async def test_a_form_that_is_sent_again_shows_nothing_twice(
     await surfer.send("/new", name="CI")
     assert "This key was shown already" in surfer.text
     assert key not in surfer.seen.html
-    assert (await auth.api.list_api_keys(owner=ann)).total == 1
+    assert (await auth.api.list_api_keys(owner=owner)).total == 1
 
 
 async def test_a_changed_form_that_made_a_key_already_makes_another_when_asked_again(
-    surfer: Surfer, auth: Auth, ann: str
+    surfer: Surfer, auth: Auth, owner: str
 ) -> None:
     await surfer.open(NEW)
     form = surfer.seen
@@ -125,14 +116,14 @@ async def test_a_changed_form_that_made_a_key_already_makes_another_when_asked_a
     assert "This form has made a key already" in surfer.text
     await surfer.send("/new")
     assert secret(surfer).startswith("kb_")
-    found = await auth.api.list_api_keys(owner=ann)
+    found = await auth.api.list_api_keys(owner=owner)
     assert {key.name for key in found.api_keys} == {"One", "Two"}
 
 
 # --- what it may ---
 
 
-async def test_permissions_are_ticked_or_preset(surfer: Surfer, auth: Auth, ann: str) -> None:
+async def test_permissions_are_ticked_or_preset(surfer: Surfer, auth: Auth, owner: str) -> None:
     wanted = {
         "custom": {"files": ["write"]},
         "read": {"files": ["read"]},
@@ -143,25 +134,27 @@ async def test_permissions_are_ticked_or_preset(surfer: Surfer, auth: Auth, ann:
         await surfer.send("/new", name=preset, preset=preset, permission="files:write")
         assert surfer.status == 200, surfer.text
         (key,) = (
-            key for key in (await auth.api.list_api_keys(owner=ann)).api_keys if key.name == preset
+            key
+            for key in (await auth.api.list_api_keys(owner=owner)).api_keys
+            if key.name == preset
         )
         assert key.permissions == permissions
 
 
 @pytest.mark.parametrize("permission", ["users:write", "root:everything", "nonsense", "a:b:c", ""])
 async def test_a_permission_that_is_not_offered_is_refused(
-    surfer: Surfer, auth: Auth, ann: str, permission: str
+    surfer: Surfer, auth: Auth, owner: str, permission: str
 ) -> None:
     await surfer.open(NEW)
     await surfer.send("/new", name="CI", permission=permission)
     assert surfer.status in (400, 403)
-    assert (await auth.api.list_api_keys(owner=ann)).total == 0
+    assert (await auth.api.list_api_keys(owner=owner)).total == 0
 
 
-async def test_networks_are_read_a_line_each(surfer: Surfer, auth: Auth, ann: str) -> None:
+async def test_networks_are_read_a_line_each(surfer: Surfer, auth: Auth, owner: str) -> None:
     await surfer.open(NEW)
     await surfer.send("/new", name="CI", networks="203.0.113.7\r\n2001:db8::/32, 198.51.100.0/24")
-    (key,) = (await auth.api.list_api_keys(owner=ann)).api_keys
+    (key,) = (await auth.api.list_api_keys(owner=owner)).api_keys
     assert set(key.ip_allow) == {"203.0.113.7/32", "2001:db8::/32", "198.51.100.0/24"} or set(
         key.ip_allow
     ) == {"203.0.113.7", "2001:db8::/32", "198.51.100.0/24"}
@@ -190,7 +183,7 @@ async def test_a_link_fills_the_form_in_and_the_page_says_so(surfer: Surfer) -> 
 
 
 async def test_an_old_login_gives_the_password_once_more(
-    surfer: Surfer, auth: Auth, ann: str, clock: StandingClock
+    surfer: Surfer, auth: Auth, owner: str, clock: StandingClock
 ) -> None:
     clock.advance(3_600_000)
     await surfer.open(NEW)
@@ -200,7 +193,7 @@ async def test_an_old_login_gives_the_password_once_more(
     assert "Confirm your password first." in surfer.text
     await surfer.send("/new", name="CI", password="not the right one")
     assert "The password is wrong." in surfer.text
-    assert (await auth.api.list_api_keys(owner=ann)).total == 0
+    assert (await auth.api.list_api_keys(owner=owner)).total == 0
     before = dict(surfer.client.cookies)
     await surfer.send("/new", name="CI", password=PASSWORD)
     assert secret(surfer).startswith("kb_")
@@ -210,7 +203,7 @@ async def test_an_old_login_gives_the_password_once_more(
 
 
 async def test_a_login_that_was_renewed_outlives_what_fails_after_it(
-    surfer: Surfer, auth: Auth, ann: str, clock: StandingClock, monkeypatch: pytest.MonkeyPatch
+    surfer: Surfer, auth: Auth, owner: str, clock: StandingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock.advance(3_600_000)
     await surfer.open(NEW)
