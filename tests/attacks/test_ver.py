@@ -298,6 +298,8 @@ async def test_a261_only_what_is_written_down_answers_strangers(town: Town) -> N
             answer = await client.request(method, where)
             if (method, path) in LOOPBACK_ONLY:
                 assert is_problem(answer, 403, "LOOPBACK_ONLY")
+            elif path == "/calendar/{token}.ics":  # the credential is in the address
+                assert is_problem(answer, 404, "NOT_FOUND")
             elif (method, path) in PUBLIC:
                 assert answer.status_code in (200, 302, 400, 415), (method, path)
             else:

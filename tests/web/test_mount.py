@@ -197,8 +197,11 @@ async def test_a_start_that_is_refused_is_503_and_logged(
 
 async def test_an_app_with_nothing_in_it(here: Auth) -> None:
     async with calling(here.mount(no_app)) as client:
-        answer = await client.get("/")
-    assert (answer.status_code, answer.content) == (404, b"")
+        front, nothing = await client.get("/"), await client.get("/nothing")
+    # Nobody else could answer there: the pages do.
+    assert front.status_code == 303
+    assert front.headers["location"].startswith("/en/account/")
+    assert (nothing.status_code, "Not found" in nothing.text) == (404, True)
 
 
 # --- other origins --------------------------------------------------------------------------
