@@ -75,6 +75,11 @@ async def test_a214_over_https_the_cookie_is_the_hosts_alone(ready_url: str) -> 
             assert answer.headers["strict-transport-security"] == (
                 "max-age=31536000; includeSubDomains"
             )
+            surfer = await Surfer(client).open("/en/account/security")
+            form = dict(surfer.seen.form("/logout").fields)
+            answer = await client.post("/en/logout", data=form, headers={"origin": base})
+            names = {each.partition("=")[0] for each in answer.headers.get_list("set-cookie")}
+            assert names == {name, "__Host-keybearer.notice"}
     finally:
         await auth.stop()
 
