@@ -12,18 +12,11 @@ from keybearer.operations.sessions import SignIn, SignOut, sign_in_email, sign_o
 from keybearer.web.pages.forms import Form, checked
 from keybearer.web.pages.visit import Answer, Visit
 
-FIRST = "account/api-keys"
-_FIRST_WITHOUT_KEYS = "account/sessions"
-
-
-def _first(visit: Visit) -> str:
-    return FIRST if visit.app.settings.token_management else _FIRST_WITHOUT_KEYS
-
 
 async def show_login(visit: Visit) -> Answer:
     """The log-in; whoever is logged in goes on."""
     if await visit.known() is not None:
-        return visit.go(visit.next_page(_first(visit)))
+        return visit.go(visit.next_page(visit.site.front))
     return _login(visit, Form({"email": visit.query.get("email", "")}))
 
 
@@ -39,7 +32,7 @@ async def log_in(visit: Visit) -> Answer:
         await visit.ask(sign_in_email, checked(SignIn, values))
     except Failure as failure:
         return _login(visit, form, status=form.refuse(visit, failure), code=failure.code)
-    return visit.go(visit.next_page(_first(visit)))
+    return visit.go(visit.next_page(visit.site.front))
 
 
 def _login(visit: Visit, form: Form, *, status: int = 200, code: str = "") -> Answer:
@@ -60,7 +53,7 @@ async def log_out(visit: Visit) -> Answer:
 async def show_sign_up(visit: Visit) -> Answer:
     """The sign-up."""
     if await visit.known() is not None:
-        return visit.go(visit.url(_first(visit)))
+        return visit.go(visit.url(visit.site.front))
     return visit.html("sign-up.html", form=Form())
 
 
