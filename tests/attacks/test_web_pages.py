@@ -230,20 +230,20 @@ async def test_a227_a_name_is_text_on_every_page(
     ):
         await surfer.open(path)
         assert surfer.status == 200, path
-        _is_harmless(surfer, name)
+        _is_harmless(surfer)
         if "?q=" not in path and "security" not in path:
             assert name in surfer.text or any(
                 name in value for _, has in surfer.seen.elements for value in has.values()
             ), path
     await surfer.open(keys)
     await surfer.send("/api-keys", action="revoke", key=made.id)
-    _is_harmless(surfer, name)
+    _is_harmless(surfer)
     await surfer.open(f"{keys}/{made.id}/revoke")
     await surfer.send("/revoke")
-    _is_harmless(surfer, name)
+    _is_harmless(surfer)
 
 
-def _is_harmless(surfer: Surfer, name: str) -> None:
+def _is_harmless(surfer: Surfer) -> None:
     """No element and no attribute of the page is made of the name."""
     for tag, has in surfer.seen.elements:
         assert tag not in ("img", "iframe", "object"), tag
@@ -253,7 +253,6 @@ def _is_harmless(surfer: Surfer, name: str) -> None:
     scripts = [has for tag, has in surfer.seen.elements if tag == "script"]
     assert [set(has) for has in scripts] == [{"type", "src"}]
     assert "49" not in re.sub(r"[^ ]*[0-9a-f-]{8,}[^ ]*", "", surfer.text).split()
-    assert name
 
 
 async def test_a227_a_bidi_trick_stays_within_its_name(
@@ -319,11 +318,9 @@ async def test_a230_the_log_in_leads_to_our_own_pages_alone(
     client: httpx2.AsyncClient, auth: Auth, ann: str, to: str
 ) -> None:
     client.cookies.clear()
-    surfer = Surfer(client)
     shown = await client.get("/en/login", params={"next": to})
     if shown.status_code == 200:
         assert 'name="next" value=""' in shown.text
-    surfer.seen.feed(shown.text)
     answer = await client.post(
         "/en/login",
         data={"email": "ann@example.com", "password": PASSWORD, "next": to},
