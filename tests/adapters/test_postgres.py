@@ -1,11 +1,11 @@
 """A lost server is Unavailable and comes back without a restart of ours; so does the lock."""
 
 import asyncio
+import contextlib
 import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def kill_sessions(server: PostgresServer, url: str) -> int:
     return killed
 
 
-@contextmanager
+@contextlib.contextmanager
 def own_server() -> Iterator[tuple[PostgresServer, "Power"]]:
     with run_postgres() as server:
         power = Power(server)
@@ -160,6 +160,31 @@ async def test_a_write_whose_caller_goes_away_is_committed(database: PostgresDat
     go.set()
     await asyncio.sleep(0.1)
     assert await database.read(count) == 2
+
+
+@pytest.mark.parametrize("way", ["read", "write"])
+async def test_a_loop_that_ends_while_a_connection_goes_back_leaves_none_behind(
+    database: PostgresDatabase, way: str
+) -> None:
+    """`asyncio.run` cancels every task at its end, also the one that gives a connection back."""
+    loop = asyncio.get_running_loop()
+
+    def cancelling(
+        loop: asyncio.AbstractEventLoop, coro: Any, **options: Any
+    ) -> "asyncio.Task[Any]":
+        task = asyncio.Task(coro, loop=loop, **options)
+        if coro.__qualname__ == "AsyncConnection.close":
+            task.cancel()
+        return task
+
+    loop.set_task_factory(cancelling)
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            await (database.read(count) if way == "read" else database.write(adding("a")))
+    finally:
+        loop.set_task_factory(None)
+    pool: Any = database.engine.pool
+    assert pool.checkedout() == 0
 
 
 async def test_closing_waits_for_the_writes_under_way(fresh_postgres: str) -> None:

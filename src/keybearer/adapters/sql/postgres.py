@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import text
@@ -82,7 +82,7 @@ class PostgresDatabase:
 
     async def _read(self, body: Body[T]) -> T:
         try:
-            async with self._reading.connect() as connection:
+            async with _connected(self._reading) as connection:
                 return await body(_Transaction(connection))
         except IntegrityError:
             raise
@@ -104,7 +104,7 @@ class PostgresDatabase:
 
     async def _write(self, body: Body[T]) -> T:
         try:
-            async with self.engine.begin() as connection:
+            async with _connected(self.engine) as connection, connection.begin():
                 return await body(_Transaction(connection))
         except IntegrityError:
             raise
@@ -116,6 +116,20 @@ class PostgresDatabase:
         if self._writes:
             await asyncio.wait(self._writes, timeout=COMMAND_TIMEOUT_SECONDS)
         await self.engine.dispose()
+
+
+@contextlib.asynccontextmanager
+async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection that goes back into the pool, also when the loop ends meanwhile.
+
+    SQLAlchemy's own way gives it back in another task, which a loop that ends cancels before it
+    has begun.
+    """
+    connection = await engine.connect()
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 def _lost(error: BaseException) -> Unavailable:
