@@ -16,6 +16,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    false,
 )
 
 metadata = MetaData(
@@ -262,4 +263,32 @@ coherence = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("epoch", BigInteger, nullable=False),
     Column("served_by", Text),
+)
+
+# What each of the last changes touched; `tags` are separated by spaces.
+invalidations = Table(
+    "invalidations",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("tags", Text, nullable=False),
+    Column("at", BigInteger, nullable=False, index=True),
+)
+
+# The processes that may answer from their cache; one that is suspected may not, until it says
+# that it is there.
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("address", Text, nullable=False),
+    Column("joined_at", BigInteger, nullable=False),
+    Column("suspected", Boolean, nullable=False, server_default=false()),
+)
+
+# The batches of usage that were written: one that is told twice is written once.
+usage_batches = Table(
+    "usage_batches",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("written_at", BigInteger, nullable=False, index=True),
 )
