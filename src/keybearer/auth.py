@@ -5,8 +5,7 @@ import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,9 @@ from keybearer.adapters.clock import SystemClock
 from keybearer.adapters.mail import PrintSender, SmtpSender
 from keybearer.adapters.passwords import Hasher
 from keybearer.adapters.sql import activity as sql_activity
-from keybearer.adapters.sql import coherence as epoch
 from keybearer.adapters.sql import keys as sql_keys
 from keybearer.adapters.sql import usage as sql_usage
 from keybearer.adapters.sql.database import migrate, open_database, versions
-from keybearer.adapters.sql.serving import Claim
 from keybearer.adapters.sql.sqlite import SqliteDatabase
 from keybearer.api import Api
 from keybearer.domain.credentials import PepperRing, guessable
@@ -30,12 +27,11 @@ from keybearer.domain.model import Role
 from keybearer.domain.permissions import stated
 from keybearer.domain.ports import Clock, Database, Transaction
 from keybearer.jobs import Jobs
+from keybearer.node import Node
 from keybearer.operations.app import App, Identify
 from keybearer.plugins import ACCOUNTS, CORE, AnyOperation, Plugin, api_key, bearer, jwt, listed
 from keybearer.settings import Settings, load
 from keybearer.verification.access import AccessTokens
-from keybearer.verification.cache import Cache
-from keybearer.verification.coherence import Lease, Serving, Spread, Visiting
 from keybearer.verification.grants import StoredGrants
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.owners import Holds
@@ -58,9 +54,9 @@ class Auth:
         accounts: whether keybearer keeps the users. Without, owners are opaque ids of the host
             app, and `identify` tells who is logged in there.
         identify: the host's own log-in: raw headers -> the owner's id, or None.
-        serving: whether this process answers requests. A script beside a serving process says
-            False: it has no cache, and its changes wait until the serving one has stopped
-            answering by the old.
+        serving: whether this process answers requests. A script beside the serving processes says
+            False: it has no cache, and its changes wait until all have stopped answering by
+            the old.
         settings: every other setting by its name in lower case; environment and `.env` fill in.
 
     Attributes:
@@ -69,6 +65,7 @@ class Auth:
         base: below which path our paths lie.
         pages_path: below which path the pages lie.
         parts: what is wired, once it is started; for integrations.
+        node: this process among those that serve, once it is started.
 
     Raises:
         Misuse: a setting is wrong.
@@ -100,7 +97,7 @@ class Auth:
         self.base = BASE
         self.pages_path = ""
         self.parts: App | None = None
-        self._claim: Claim | None = None
+        self.node: Node | None = None
         self._starting = asyncio.Lock()
         self._jobs: Jobs | None = None
         self.api = Api(self.running)
@@ -166,17 +163,19 @@ class Auth:
                 return
             # Before anything is open: it may be refused. A visitor sends no mail.
             sender = self._sender() if self._serving else PrintSender()
-            database, lock = open_database(self.settings.database_url)
-            claim = Claim(database, lock, self.settings.base_url)
+            shared = self.settings.redis_url is not None
+            database, lock = open_database(self.settings.database_url, shared=shared)
+            node = Node(self.settings, database, lock, self._clock, serving=self._serving)
             jobs = Jobs()
             try:
                 await _check_schema(database)
-                self.parts = await self._wire(database, claim, jobs)
+                await node.enter()
+                self.parts = await self._wire(database, node, jobs)
             except BaseException:
-                await claim.leave()
+                await node.leave()
                 await database.close()
                 raise
-            self._claim, self._jobs = claim, jobs
+            self.node, self._jobs = node, jobs
             jobs.keep(self._abandoned)
             if self._serving:
                 jobs.begin(self.parts, sender)
@@ -201,21 +200,14 @@ class Auth:
         except Unavailable as error:
             log.error("usage.lost", extra={"reason": error.reason})
         app.hasher.close()
-        app.verifier.lease.end()
-        if self._claim is not None:
-            await self._claim.leave()
+        if self.node is not None:
+            await self.node.leave()
         await app.database.close()
 
     # --- wiring ---
 
-    async def _wire(self, database: Database, claim: Claim, jobs: Jobs) -> App:
+    async def _wire(self, database: Database, node: Node, jobs: Jobs) -> App:
         settings, clock = self.settings, self._clock
-        cache = Cache(settings.cache_size, settings.cache_mb * 2**20)
-        read_epoch: Callable[[], Awaitable[int]] = partial(epoch.read_epoch, database)
-        spread: Spread = Visiting(cache, clock, epoch.bump_epoch, claim.somebody_serves)
-        if self._serving:
-            spread, read_epoch = Serving(cache, clock, claim.ensure), claim.read_epoch
-            await claim.take(spread.take_over)
         ring = PepperRing([secret.encode() for secret in _secrets(settings)])
         holds = self._holds()
         limiter = Limiter()
@@ -264,8 +256,8 @@ class Auth:
         verifier = Verifier(
             ring=ring,
             clock=clock,
-            cache=cache,
-            lease=Lease(cache, clock, read_epoch),
+            cache=node.cache,
+            lease=node.lease,
             grants=grants,
             limiter=limiter,
             usage=Usage(write_usage, limiter.state),
@@ -280,7 +272,7 @@ class Auth:
             database=database,
             ring=ring,
             verifier=verifier,
-            spread=spread,
+            spread=node.spread,
             hasher=Hasher(),
             signing=signing,
             access=access,

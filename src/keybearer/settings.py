@@ -86,6 +86,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     key_retention: int = 90 * DAY_MS
     cache_size: int = 100_000
     cache_mb: int = 256
+    stale_if_database_lost: int = 0
     host: str = "127.0.0.1"
     port: int = 8000
     workers: int = 1
@@ -257,6 +258,13 @@ def _step_up(text: str) -> int | None:
         raise ValueError("takes a duration of 1m or more, as 15m, or off") from None
 
 
+def _staleness(text: str) -> int:
+    try:
+        return 0 if text in ("off", "0") else _duration(high=3_600_000)(text)
+    except ValueError:
+        raise ValueError("takes a duration of 1s to 1h, as 5m, or off") from None
+
+
 def _secret(text: str) -> tuple[str, ...]:
     secrets = _words(text)
     for secret in secrets:
@@ -316,6 +324,7 @@ PARSERS: Mapping[str, Callable[[str], Any]] = {
     "key_retention": _duration(low=DAY_MS),
     "cache_size": _whole(1, 10_000_000),
     "cache_mb": _whole(1, 65_536),
+    "stale_if_database_lost": _staleness,
     "host": _fitting(_LISTEN, "takes an address to listen on, as 127.0.0.1"),
     "port": _whole(0, 65_535),
     "workers": _whole(1, 256),
@@ -409,5 +418,3 @@ def _check(settings: Settings) -> None:
             raise Misuse(f"{PREFIX}{shorter.upper()} is longer than {PREFIX}{longer.upper()}")
     if settings.workers > 1 and settings.redis_url is None:
         raise Misuse("KEYBEARER_WORKERS above 1 needs KEYBEARER_REDIS_URL: limits are shared there")
-    if settings.workers > 1:
-        raise Misuse("KEYBEARER_WORKERS above 1 is not supported yet: this version serves with one")

@@ -22,7 +22,7 @@ import click
 import msgspec
 
 from keybearer.cli.operator import has_base_url, missing_file
-from keybearer.cli.output import UNUSED_REDIS, answer, command, encode, visible
+from keybearer.cli.output import answer, command, encode, visible
 
 if TYPE_CHECKING:
     from keybearer.adapters.sql.postgres import PostgresDatabase
@@ -94,8 +94,6 @@ async def examine() -> AsyncIterator[Finding]:
     async for finding in of_database(settings):
         yield finding
     yield await asyncio.to_thread(of_redis, settings)
-    if settings.redis_url is not None:
-        yield warn("processes", UNUSED_REDIS)
     yield await asyncio.to_thread(of_mail, settings)
     for finding in await of_clock():
         yield finding
@@ -194,7 +192,7 @@ async def of_database(settings: "Settings") -> AsyncIterator[Finding]:
 
 async def _address(settings: "Settings") -> str | None:
     """What the serving process is served as; what cannot be read is told as the database's."""
-    from keybearer.adapters.sql.coherence import read_state
+    from keybearer.adapters.sql.coherence import read_address
     from keybearer.adapters.sql.database import open_database
     from keybearer.domain.errors import KeybearerError
 
@@ -203,7 +201,7 @@ async def _address(settings: "Settings") -> str | None:
     with contextlib.suppress(KeybearerError):
         database, _ = open_database(settings.database_url)
         try:
-            return (await read_state(database)).address
+            return await read_address(database)
         finally:
             await database.close()
     return None

@@ -71,9 +71,9 @@ async def _as_served(app: "App") -> "App":
     """The parts with the address of the serving process: links in mails must lead there."""
     from msgspec.structs import replace as with_
 
-    from keybearer.adapters.sql.coherence import read_state
+    from keybearer.adapters.sql.coherence import read_address
 
-    address = None if has_base_url() else (await read_state(app.database)).address
+    address = None if has_base_url() else await read_address(app.database)
     if address is None:
         return app
     return replace(app, settings=with_(app.settings, base_url=address))

@@ -13,8 +13,6 @@ from typing import Any, TypeVar
 
 import click
 
-UNUSED_REDIS = "KEYBEARER_REDIS_URL is set, but this version does not use it: one process serves"
-
 C = TypeVar("C", bound=Callable[..., Any])
 
 

@@ -1,11 +1,11 @@
 """`keybearer serve`: the server, checked before it starts.
 
     parent   settings ▸ database and schema ▸ serving lock ▸ port ▸ fork ▸ waits, passes signals on
-    worker   Auth ▸ lifespan ▸ requests ▸ SIGTERM: finish what is under way ▸ write usage ▸ exit 0
+    workers  Auth ▸ lifespan ▸ requests ▸ SIGTERM: finish what is under way ▸ write usage ▸ exit 0
 
-What can go wrong is found in the parent, where it is one line and exit code 1. When the worker
-dies the server ends with exit code 1 and is not started again: that is the supervisor's work,
-which would else see a server that never comes up.
+What can go wrong is found in the parent, where it is one line and exit code 1. When the only
+worker dies the server ends with exit code 1 and is not started again: that is the supervisor's
+work, which would else see a server that never comes up. Of many, the one that died is replaced.
 
 A client that is slow with its headers, or silent between two requests, is cut off after 30 s, one
 that is slow with its body after 10 s (`SlowBodies`); more than 100 headers or 64 KB of them are
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keybearer.cli.output import UNUSED_REDIS, refusals, say
+from keybearer.cli.output import refusals, say
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -129,7 +129,9 @@ async def _try(visitor: "Auth") -> None:
 
     await visitor.start()  # the schema, and the secret beside the file
     await visitor.stop()
-    database, lock = open_database(visitor.settings.database_url)
+    database, lock = open_database(
+        visitor.settings.database_url, shared=visitor.settings.redis_url is not None
+    )
     try:
         await lock.acquire()
         await lock.release()
@@ -164,8 +166,8 @@ def _announce(settings: "Settings", *, examples: bool) -> None:
     say(f"reference: {base}/api/auth/docs")
     if settings.smtp_url is None:
         say(f"mail:      printed here, and shown at {base}/dev/outbox (no KEYBEARER_SMTP_URL)")
-    if settings.redis_url is not None:
-        say(f"warning:   {UNUSED_REDIS}")
+    if settings.workers > 1:
+        say(f"workers:   {settings.workers} processes, which share their limits over Redis")
     if examples:
         say(f'examples:  curl -H "Authorization: Bearer $KEY" {base}/api/protected-endpoint')
 
@@ -207,7 +209,7 @@ def _run(
         log_level=LogLevels.warning,
         log_dictconfig=logs,
         workers_kill_timeout=DRAIN_SECONDS,
-        respawn_failed_workers=False,
+        respawn_failed_workers=settings.workers > 1,
     )
     load = functools.partial(
         application, keywords, examples=examples, access_log=access_log, parent=os.getpid()

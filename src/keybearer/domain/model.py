@@ -10,6 +10,7 @@ a grant against a need gives a verdict:
 Instants are integer milliseconds since the epoch, UTC.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -318,3 +319,39 @@ class LastUse(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     user_agent: str | None
     n: int
     limit_state: bytes | None = None
+
+
+class Change(msgspec.Struct, frozen=True, array_like=True):
+    """One numbered change: what it touched, and which node asks to hear that it was applied."""
+
+    seq: int
+    tags: tuple[str, ...]
+    origin: str
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """A node that may answer from its cache.
+
+    Attributes:
+        lease_ms: for how long at the most after it read the log.
+        suspicion: the mark of whoever missed its answer; another one each time.
+    """
+
+    id: str
+    lease_ms: int
+    suspicion: int | None = None
+
+
+class News(msgspec.Struct, frozen=True, kw_only=True):
+    """What a read of the log shows.
+
+    Attributes:
+        seq: the number of the last change.
+        changes: those after the one that was asked for, in order; with a gap where the log does
+            not reach back so far, or there are too many.
+        member: the asking node as it is written down; None where it is not.
+    """
+
+    seq: int
+    changes: Sequence[Change] = ()
+    member: Member | None = None

@@ -11,12 +11,12 @@ from keybearer.adapters.sql import audit
 from keybearer.domain.credentials import Entropy, PepperRing
 from keybearer.domain.errors import Failure, Unavailable
 from keybearer.domain.ids import new_id
-from keybearer.domain.model import Session
+from keybearer.domain.model import Change, Session
 from keybearer.domain.ports import Body, Clock, Database, T, Transaction
 from keybearer.operations.declaration import Call
 from keybearer.settings import Settings
 from keybearer.verification.access import AccessTokens
-from keybearer.verification.coherence import Receipt, Spread
+from keybearer.verification.coherence import NOBODY, Receipt, Spread
 from keybearer.verification.owners import Holds
 from keybearer.verification.presented import Headers
 from keybearer.verification.signing import SigningKeys
@@ -101,24 +101,27 @@ class App:
     async def _change(
         self, body: Body[T], tags: Callable[[T], tuple[str, ...]]
     ) -> tuple[T, Receipt]:
-        touched: tuple[str, ...] = ()
+        change: Change | None = None
 
         async def announced(tx: Transaction) -> T:
-            nonlocal touched
+            nonlocal change
             result = await body(tx)
-            await self.spread.announce(tx)
             touched = tags(result)
+            if touched:
+                change = await self.spread.announce(tx, touched)
             return result
 
         try:
             result = await self.database.write(announced)
         except BaseException:
             # The line may have been cut while the commit was under way: it may hold.
-            if touched:
-                self.spread.forget(touched)
+            if change is not None:
+                self.spread.forget(change.tags)
             raise
+        if change is None:
+            return result, NOBODY
         try:
-            return result, await self.spread.settle(touched)
+            return result, await self.spread.settle(change)
         except Unavailable as error:
             raise Unavailable(error.reason, code="REVOCATION_PENDING") from error
 

@@ -29,7 +29,7 @@ from keybearer.domain.model import ANONYMOUS, Grant, Key, Kind, RateLimit, Refus
 from keybearer.domain.ports import Clock
 from keybearer.verification import patience
 from keybearer.verification.cache import ENTRY_LIFE_MS, Cache, Entry
-from keybearer.verification.coherence import Lease
+from keybearer.verification.coherence import AnyLease
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.presented import Headers, Presented, read
 from keybearer.verification.usage import SecretTally, Usage
@@ -99,7 +99,7 @@ class Verifier:
         ring: PepperRing,
         clock: Clock,
         cache: Cache,
-        lease: Lease,
+        lease: AnyLease,
         grants: Grants,
         limiter: Limiter,
         usage: Usage,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from keybearer.adapters.sql.coherence import read_epoch
+from keybearer.adapters.sql.coherence import read_name
 from keybearer.domain.errors import Misuse, Unavailable
 from keybearer.operations.app import App
 from keybearer.verification.patience import begin
@@ -74,7 +74,7 @@ class Ready:
 
 async def readiness(app: App) -> Readiness:
     """What is there now. A clock that the wall has left by 30 s degrades, it does not stop."""
-    probes = [begin(read_epoch(app.database)), begin(app.verifier.lease.hold())]
+    probes = [begin(read_name(app.database)), begin(app.verifier.lease.hold())]
     await asyncio.wait(probes, timeout=PATIENCE_SECONDS)
     database, lease = (_state_of(probe) for probe in probes)
     drift = getattr(app.clock, "drift", None)

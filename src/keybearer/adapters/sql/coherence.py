@@ -1,87 +1,152 @@
-"""The epoch that leases are held on, and the name of whoever serves."""
+"""The log of changes and the members, as rows; what they are for: `verification/coherence.py`."""
 
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import and_, bindparam, delete, insert, select, update
 
-from keybearer.adapters.sql.tables import coherence
+from keybearer.adapters.sql.tables import coherence, invalidations, nodes
 from keybearer.domain.errors import Unavailable
-from keybearer.domain.ports import Database, Transaction
+from keybearer.domain.model import Change, Member, News
+from keybearer.domain.ports import Clock, Database, Row, Transaction
 
-_READ = select(coherence.c.epoch, coherence.c.served_by).where(coherence.c.id == 1)
-_KEEP = _READ.with_for_update(read=True)
-_LOCK = _READ.with_for_update()
-_BUMP = (
-    update(coherence).where(coherence.c.id == bindparam("row")).values(epoch=coherence.c.epoch + 1)
-)
-_CLAIM = update(coherence).where(coherence.c.id == 1).values(served_by=bindparam("name"))
-_LET_GO = (
+KEPT_MS = 600_000
+"""How long changes stay in the log; who reads it more rarely drops its whole cache."""
+
+_MANY = 1_000
+"""Changes at the most in one read: to drop the whole cache is cheaper than to apply more."""
+
+_NUMBER = (
     update(coherence)
-    .where(coherence.c.id == 1, coherence.c.served_by == bindparam("name"))
-    .values(served_by=None)
+    .where(coherence.c.id == 1)
+    .values(seq=coherence.c.seq + 1)
+    .returning(coherence.c.seq)
 )
+_APPEND = insert(invalidations)
+_STATE = (
+    select(coherence.c.seq, nodes.c.id.label("node"), nodes.c.lease_ms, nodes.c.suspicion)
+    .select_from(coherence.outerjoin(nodes, nodes.c.id == bindparam("of_node")))
+    .where(coherence.c.id == 1)
+)
+_CHANGES = (
+    select(invalidations.c.seq, invalidations.c.tags, invalidations.c.origin)
+    .where(invalidations.c.seq > bindparam("after"), invalidations.c.seq <= bindparam("until"))
+    .order_by(invalidations.c.seq)
+    .limit(_MANY)
+)
+_MEMBERS = select(nodes.c.id, nodes.c.lease_ms, nodes.c.suspicion).order_by(nodes.c.id)
+_NAME = select(coherence.c.name).where(coherence.c.id == 1)
+_ADDRESS = select(nodes.c.address).order_by(nodes.c.joined_at.desc(), nodes.c.id).limit(1)
+_JOIN = insert(nodes)
+_READMIT = update(nodes).where(nodes.c.id == bindparam("of_node")).values(suspicion=None)
+_SUSPECT = (
+    update(nodes)
+    .where(nodes.c.id == bindparam("of_node"), nodes.c.suspicion.is_(None))
+    .values(suspicion=bindparam("mark"))
+)
+_EXPEL = delete(nodes).where(
+    and_(nodes.c.id == bindparam("of_node"), nodes.c.suspicion == bindparam("mark"))
+)
+_LEAVE = delete(nodes).where(nodes.c.id == bindparam("of_node"))
+_FORGET = delete(invalidations).where(invalidations.c.at < bindparam("before"))
 
 
-class State(NamedTuple):
-    """The row: the epoch, and the name of the process that may answer by a lease on it."""
+class SqlLog:
+    """The log of a database.
 
-    epoch: int
-    served_by: str | None
-
-    @property
-    def address(self) -> str | None:
-        """The BASE_URL that this process goes by."""
-        return (self.served_by or "").partition(" ")[2] or None
-
-
-async def read_state(database: Database) -> State:
-    """The row, from the database."""
-    return await database.read(lambda tx: _state(tx, _READ))
-
-
-async def read_epoch(database: Database) -> int:
-    """The epoch, from the database."""
-    return (await read_state(database)).epoch
-
-
-async def bump_epoch(tx: Transaction) -> None:
-    """Moves the epoch, in the caller's transaction."""
-    await tx.run(_BUMP, row=1)
-
-
-async def is_served(database: Database) -> bool:
-    """Whether some process may answer by a lease: it serves, or has ended without a word."""
-    return (await read_state(database)).served_by is not None
-
-
-async def claim(database: Database, name: str) -> str | None:
-    """Writes who serves from now on, and gives who did; None if that one has let go."""
-
-    async def body(tx: Transaction) -> str | None:
-        before = await _state(tx, _LOCK)
-        await tx.run(_CLAIM, name=name)
-        return before.served_by
-
-    return await database.write(body)
-
-
-async def let_go(database: Database, name: str) -> None:
-    """Says that this process answers by no lease any more; nothing if another one serves now."""
-    await database.write(lambda tx: tx.run(_LET_GO, name=name))
-
-
-async def ensure_serving(tx: Transaction, name: str) -> None:
-    """Keeps others from claiming until the caller's transaction ends.
-
-    Raises:
-        Unavailable: another process has claimed already.
+    Args:
+        address: the BASE_URL that this process goes by, for the command beside it to know.
     """
-    if (await _state(tx, _KEEP)).served_by != name:
-        raise Unavailable("this process does not serve the database any more")
+
+    def __init__(self, database: Database, clock: Clock, address: str = "") -> None:
+        self._database = database
+        self._clock = clock
+        self._address = address
+
+    async def append(self, tx: Transaction, tags: tuple[str, ...], origin: str) -> int:
+        """Numbers a change; the counter's row stays locked until the commit."""
+        row = await tx.one(_NUMBER)
+        if row is None:
+            raise _EMPTY
+        seq = int(row.seq)
+        await tx.run(_APPEND, seq=seq, tags=" ".join(tags), origin=origin, at=self._clock.now())
+        return seq
+
+    async def news(self, node: str, after: int | None) -> News:
+        """The number of the last change, what came after one, and how the node is written down."""
+
+        async def body(tx: Transaction) -> News:
+            row = await tx.one(_STATE, of_node=node)
+            if row is None:
+                raise _EMPTY
+            seq = int(row.seq)
+            rows: Sequence[Row] = ()
+            if after is not None and seq > after:
+                rows = await tx.all(_CHANGES, after=after, until=seq)
+            return News(
+                seq=seq,
+                changes=[Change(row.seq, tuple(row.tags.split()), row.origin) for row in rows],
+                member=None if row.node is None else _member(row.node, row),
+            )
+
+        return await self._database.read(body)
+
+    async def members(self) -> Sequence[Member]:
+        """Every member."""
+        rows = await self._database.read(lambda tx: tx.all(_MEMBERS))
+        return [_member(row.id, row) for row in rows]
+
+    async def join(self, member: Member) -> None:
+        """Writes a node down."""
+        await self._database.write(
+            lambda tx: tx.run(
+                _JOIN,
+                id=member.id,
+                address=self._address,
+                joined_at=self._clock.now(),
+                lease_ms=member.lease_ms,
+            )
+        )
+
+    async def readmit(self, node: str) -> bool:
+        """Takes the suspicion from a member; False if it is none any more."""
+        return await self._database.write(lambda tx: tx.run(_READMIT, of_node=node)) == 1
+
+    async def suspect(self, nodes: Iterable[str], mark: int) -> None:
+        """Notes whose answer was missed; in order, so that two who note cannot deadlock."""
+        rows = [{"of_node": node, "mark": mark} for node in sorted(nodes)]
+        await self._database.write(lambda tx: tx.run_many(_SUSPECT, rows))
+
+    async def expel(self, suspects: Mapping[str, int]) -> None:
+        """Forgets members that are suspected, each still under that mark."""
+        rows = [{"of_node": node, "mark": mark} for node, mark in sorted(suspects.items())]
+        await self._database.write(lambda tx: tx.run_many(_EXPEL, rows))
+
+    async def leave(self, node: str) -> None:
+        """Forgets a member that answers no more."""
+        await self._database.write(lambda tx: tx.run(_LEAVE, of_node=node))
 
 
-async def _state(tx: Transaction, statement: object) -> State:
-    row = await tx.one(statement)
+_EMPTY = Unavailable("the table coherence is empty; run `keybearer migrate`")
+
+
+async def read_name(database: Database) -> str:
+    """The name of this database, which no other has: what is ours in a Redis goes by it."""
+    row = await database.read(lambda tx: tx.one(_NAME))
     if row is None:
-        raise Unavailable("the table coherence is empty; run `keybearer migrate`")
-    return State(int(row.epoch), row.served_by)
+        raise _EMPTY
+    return str(row.name)
+
+
+async def read_address(database: Database) -> str | None:
+    """The BASE_URL of the node that joined last; None while there is none."""
+    row = await database.read(lambda tx: tx.one(_ADDRESS))
+    return None if row is None or not row.address else str(row.address)
+
+
+async def forget(tx: Transaction, *, before: int) -> int:
+    """Forgets changes that were logged before; gives how many."""
+    return await tx.run(_FORGET, before=before)
+
+
+def _member(id: str, row: Row) -> Member:
+    return Member(id=id, lease_ms=row.lease_ms, suspicion=row.suspicion)

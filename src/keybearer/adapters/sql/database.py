@@ -21,15 +21,20 @@ if TYPE_CHECKING:
 AnyDatabase = "SqliteDatabase | PostgresDatabase"
 
 
-def open_database(url: str) -> "tuple[SqliteDatabase | PostgresDatabase, ServingLock]":
+def open_database(
+    url: str, *, shared: bool = False
+) -> "tuple[SqliteDatabase | PostgresDatabase, ServingLock]":
     """The database of a URL and the lock of whoever serves it; nothing is read yet.
+
+    Args:
+        shared: whether several processes may serve it.
 
     Raises:
         Misuse: the file cannot be written, or the driver is not installed.
     """
     if url.startswith("sqlite:///"):
         database = SqliteDatabase(url.removeprefix("sqlite:///"))
-        return database, FileLock(database.path, database.file)
+        return database, FileLock(database.path, database.file, shared=shared)
     try:
         from keybearer.adapters.sql.postgres import (  # noqa: PLC0415 -- an extra
             AdvisoryLock,
@@ -38,7 +43,7 @@ def open_database(url: str) -> "tuple[SqliteDatabase | PostgresDatabase, Serving
     except ImportError as error:
         raise Misuse("PostgreSQL needs a driver: pip install 'keybearer[postgres]'") from error
     postgres = PostgresDatabase(url)
-    return postgres, AdvisoryLock(postgres)
+    return postgres, AdvisoryLock(postgres, shared=shared)
 
 
 async def migrate(database: "SqliteDatabase | PostgresDatabase") -> None:

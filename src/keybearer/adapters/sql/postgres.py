@@ -5,12 +5,12 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from keybearer.adapters.sql.serving import REFUSAL
+from keybearer.adapters.sql.serving import ALONE, PAUSES, SHARED
 from keybearer.domain.errors import Misuse, Unavailable
 from keybearer.domain.ports import Body, Row
 
@@ -140,7 +140,8 @@ def _lost(error: BaseException) -> Unavailable:
 
 
 _LOCK_NUMBER = 0x6B6579_62656172  # "keybear"
-_TRY = text("SELECT pg_try_advisory_lock(:number) AS taken")
+_TRY_ALONE = text("SELECT pg_try_advisory_lock(:number) AS taken")
+_TRY_SHARED = text("SELECT pg_try_advisory_lock_shared(:number) AS taken")
 _ALIVE = text("SELECT 1")
 
 
@@ -149,22 +150,31 @@ class AdvisoryLock:
 
     The lock goes with the connection: after a restart of the server or a cut line it must be
     taken again, and while it is not held nothing is answered from the cache.
+
+    Args:
+        shared: whether others may have it too, if they share it.
     """
 
-    def __init__(self, database: PostgresDatabase) -> None:
+    def __init__(self, database: PostgresDatabase, *, shared: bool = False) -> None:
         self._engine = database.engine
+        self._try = _TRY_SHARED if shared else _TRY_ALONE
+        self._refusal = SHARED if shared else ALONE
         self._connection: AsyncConnection | None = None
 
     async def acquire(self) -> None:
         """Takes the lock or raises Misuse."""
-        if not await self._take():
-            raise Misuse(REFUSAL)
+        for pause in PAUSES:
+            if await self._take(self._try):
+                return
+            await asyncio.sleep(pause)
+        if not await self._take(self._try):
+            raise Misuse(self._refusal)
 
     async def held_elsewhere(self) -> bool:
         """Whether another process serves: tried, and let go of again."""
         if self._connection is not None:
             return False
-        if await self._take():
+        if await self._take(_TRY_ALONE):
             await self.release()
             return False
         return True
@@ -178,7 +188,7 @@ class AdvisoryLock:
                 return True
             except _LOST:
                 await self.release()
-        if not await self._take():
+        if not await self._take(self._try):
             raise Unavailable("the serving lock was lost and another process has it")
         return False
 
@@ -188,13 +198,13 @@ class AdvisoryLock:
         if connection is not None:
             await _close(connection)
 
-    async def _take(self) -> bool:
+    async def _take(self, attempt: TextClause) -> bool:
         try:
             connection = await self._engine.connect()
         except _LOST as error:
             raise _lost(error) from error
         try:
-            row = (await connection.execute(_TRY, {"number": _LOCK_NUMBER})).first()
+            row = (await connection.execute(attempt, {"number": _LOCK_NUMBER})).first()
             await connection.commit()
             taken = row is not None and bool(row.taken)
         except _LOST as error:

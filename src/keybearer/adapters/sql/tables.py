@@ -16,7 +16,6 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
-    false,
 )
 
 metadata = MetaData(
@@ -255,34 +254,36 @@ throttles = Table(
     Column("open_at", BigInteger, nullable=False),
 )
 
-# One row: `epoch` moves with every change that another process made, `served_by` names the process
-# that may answer by a lease on it; null: none does (verification/coherence.py).
+# One row: the number of the last change that verdicts depend on (verification/coherence.py), and a
+# name that no other database has.
 coherence = Table(
     "coherence",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("epoch", BigInteger, nullable=False),
-    Column("served_by", Text),
+    Column("seq", BigInteger, nullable=False),
+    Column("name", Text, nullable=False, server_default=""),
 )
 
-# What each of the last changes touched; `tags` are separated by spaces.
+# What each of the last changes touched, its tags with spaces between, and which node made it.
 invalidations = Table(
     "invalidations",
     metadata,
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
     Column("tags", Text, nullable=False),
+    Column("origin", Text, nullable=False),
     Column("at", BigInteger, nullable=False, index=True),
 )
 
-# The processes that may answer from their cache; one that is suspected may not, until it says
-# that it is there.
+# The members: who may answer from a cache, for `lease_ms` after each look at the log. One that is
+# under suspicion may not, until it says that it is there.
 nodes = Table(
     "nodes",
     metadata,
     Column("id", Text, primary_key=True),
     Column("address", Text, nullable=False),
     Column("joined_at", BigInteger, nullable=False),
-    Column("suspected", Boolean, nullable=False, server_default=false()),
+    Column("lease_ms", BigInteger, nullable=False),
+    Column("suspicion", BigInteger),
 )
 
 # The batches of usage that were written: one that is told twice is written once.

@@ -1,5 +1,7 @@
 """Many nodes: who may answer from a cache, what each change touched, which batches are written."""
 
+import os
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -10,10 +12,15 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.execute("ALTER TABLE coherence RENAME COLUMN epoch TO seq")
+    op.drop_column("coherence", "served_by")
+    op.add_column("coherence", sa.Column("name", sa.Text(), server_default="", nullable=False))
+    op.execute(f"UPDATE coherence SET name = '{os.urandom(8).hex()}'")
     op.create_table(
         "invalidations",
         sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("tags", sa.Text(), nullable=False),
+        sa.Column("origin", sa.Text(), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("seq", name=op.f("invalidations_pkey")),
     )
@@ -23,7 +30,8 @@ def upgrade() -> None:
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("address", sa.Text(), nullable=False),
         sa.Column("joined_at", sa.BigInteger(), nullable=False),
-        sa.Column("suspected", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("lease_ms", sa.BigInteger(), nullable=False),
+        sa.Column("suspicion", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("nodes_pkey")),
     )
     op.create_table(

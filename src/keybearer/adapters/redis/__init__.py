@@ -1,0 +1,1 @@
+"""What several processes share quickly; the truth is in the database."""

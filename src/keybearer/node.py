@@ -1,0 +1,131 @@
+"""This process among those that serve a database: its lock, its lease, its word to the others.
+
+enter   lock ▸ bus ▸ others, say that you are there
+leave   no lease any more ▸ no member any more ▸ no bus ▸ lock
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from keybearer.adapters.sql.coherence import SqlLog, read_name
+from keybearer.adapters.sql.serving import ServingLock
+from keybearer.domain.errors import Unavailable
+from keybearer.domain.model import Member
+from keybearer.domain.ports import Clock, Database
+from keybearer.settings import Settings
+from keybearer.verification.cache import Cache
+from keybearer.verification.coherence import (
+    LEASE_MS,
+    AnyLease,
+    Bus,
+    Lease,
+    NoBus,
+    NoLease,
+    Receipt,
+    Spread,
+)
+
+if TYPE_CHECKING:
+    from keybearer.adapters.redis.bus import RedisBus
+
+log = logging.getLogger("keybearer")
+
+
+class Node:
+    """This process, from its start to its stop.
+
+    Args:
+        serving: whether it answers requests, and so is a member with a cache.
+        tell: told of each receipt.
+
+    Attributes:
+        cache: its cache; of who does not serve, one that nothing is answered from.
+        lease: its right to answer from it.
+        spread: how its changes reach the others.
+        bus: what carries them, where there is Redis.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        lock: ServingLock,
+        clock: Clock,
+        *,
+        serving: bool,
+        tell: Callable[[Receipt], None] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._lock = lock
+        self._clock = clock
+        self._serving = serving
+        self._tell = tell
+        self._me = Member(
+            id=os.urandom(8).hex(), lease_ms=LEASE_MS + settings.stale_if_database_lost
+        )
+        self._log = SqlLog(database, clock, settings.base_url)
+        self.cache = Cache(settings.cache_size, settings.cache_mb * 2**20)
+        self.bus: RedisBus | None = None
+        self.lease: AnyLease = NoLease(self.cache)
+        self.spread = self._new_spread(NoBus())
+
+    async def enter(self) -> None:
+        """Takes its place.
+
+        Raises:
+            Misuse: another process serves that does not share; Redis evicts.
+            Unavailable: the database is lost.
+        """
+        if self._serving:
+            await self._lock.acquire()
+        bus: Bus = NoBus()
+        if self._settings.redis_url is not None:
+            bus = self.bus = await self._open_bus(self._settings.redis_url)
+        if self._serving:
+            self.lease = Lease(self.cache, self._clock, self._log, bus, self._me, self._lock.check)
+        self.spread = self._new_spread(bus)
+        if self.bus is not None:
+            await self.bus.start(self.lease.heard, self.spread.acknowledged)
+        if self._serving:
+            await self.spread.suspect_others()
+
+    async def leave(self) -> None:
+        """Answers nothing any more, and says so."""
+        self.lease.end()
+        await self.spread.finish()
+        if isinstance(self.lease, Lease):
+            with contextlib.suppress(Unavailable):
+                await self._log.leave(self._me.id)
+        if self.bus is not None:
+            await self.bus.stop()
+        await self._lock.release()
+
+    async def _open_bus(self, url: str) -> "RedisBus":
+        from keybearer.adapters.redis.bus import RedisBus  # noqa: PLC0415 -- an extra
+        from keybearer.adapters.redis.connection import check, close, connect  # noqa: PLC0415
+
+        client = connect(url)
+        try:
+            await check(client, url)
+        except Unavailable as error:
+            log.warning("redis.lost", extra={"reason": error.reason})
+        finally:
+            await close(client)
+        name = await read_name(self._database)
+        return RedisBus(url, name, self._me.id, member=self._serving)
+
+    def _new_spread(self, bus: Bus) -> Spread:
+        return Spread(
+            self.cache,
+            self._clock,
+            self._log,
+            bus,
+            self.lease,
+            self._me,
+            unlisted=self._lock.held_elsewhere,
+            tell=self._tell,
+        )
