@@ -86,7 +86,14 @@ class Node:
         if self._settings.redis_url is not None:
             bus = self.bus = await self._open_bus(self._settings.redis_url)
         if self._serving:
-            self.lease = Lease(self.cache, self._clock, self._log, bus, self._me, self._lock.check)
+            self.lease = Lease(
+                cache=self.cache,
+                clock=self._clock,
+                log=self._log,
+                bus=bus,
+                me=self._me,
+                still_ours=self._lock.check,
+            )
         self.spread = self._new_spread(bus)
         if self.bus is not None:
             await self.bus.start(self.lease.heard, self.spread.acknowledged)
@@ -120,12 +127,12 @@ class Node:
 
     def _new_spread(self, bus: Bus) -> Spread:
         return Spread(
-            self.cache,
-            self._clock,
-            self._log,
-            bus,
-            self.lease,
-            self._me,
+            cache=self.cache,
+            clock=self._clock,
+            log=self._log,
+            bus=bus,
+            lease=self.lease,
+            me=self._me,
             unlisted=self._lock.held_elsewhere,
             tell=self._tell,
         )

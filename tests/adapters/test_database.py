@@ -1,6 +1,7 @@
 """The migrations make what the tables say, once, whoever comes first; on both databases."""
 
 import asyncio
+import re
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,7 +20,6 @@ from keybearer.adapters.sql.serving import FileLock
 from keybearer.adapters.sql.sqlite import SqliteDatabase
 from keybearer.adapters.sql.tables import metadata
 from keybearer.domain.errors import Misuse, Unavailable
-from keybearer.domain.ports import Transaction
 
 AnyDatabase = SqliteDatabase | PostgresDatabase
 
@@ -85,35 +85,14 @@ async def test_keys_and_indexes_have_the_names_of_the_tables(
 async def test_migrating_again_changes_nothing(database: AnyDatabase) -> None:
     await migrate(database)
 
-    async def body(tx: Transaction) -> None:
-        await coherence.bump_epoch(tx)
-
-    await database.write(body)
-    epoch = await coherence.read_epoch(database)
+    name = await coherence.read_name(database)
     await migrate(database)
-    assert await coherence.read_epoch(database) == epoch
+    assert await coherence.read_name(database) == name
 
 
-async def test_an_epoch_moves_with_the_transaction_alone(database: AnyDatabase) -> None:
+async def test_each_database_has_a_name_of_its_own(database: AnyDatabase) -> None:
     await migrate(database)
-    before = await coherence.read_epoch(database)
-
-    async def failing(tx: Transaction) -> None:
-        await coherence.bump_epoch(tx)
-        raise ValueError
-
-    with pytest.raises(ValueError, match=r"^$"):
-        await database.write(failing)
-    assert await coherence.read_epoch(database) == before
-    await database.write(coherence.bump_epoch)
-    assert await coherence.read_epoch(database) == before + 1
-
-
-async def test_a_missing_epoch_is_unavailable(database: AnyDatabase) -> None:
-    await migrate(database)
-    await database.write(lambda tx: tx.run(text("DELETE FROM coherence")))
-    with pytest.raises(Unavailable, match="migrate"):
-        await coherence.read_epoch(database)
+    assert re.fullmatch("[0-9a-f]{16}", await coherence.read_name(database))
 
 
 async def test_versions_tell_what_is_there_and_what_is_wanted(database: AnyDatabase) -> None:

@@ -354,7 +354,7 @@ def replaced(shell: Shell) -> None:
 def replaced_by_one_of_before(shell: Shell) -> None:
     """The same with a backup from when nobody served."""
     with contextlib.closing(driver.connect(str(backup(shell)))) as connection:
-        connection.execute("UPDATE coherence SET served_by = NULL")
+        connection.execute("DELETE FROM nodes")
         connection.commit()
     replaced(shell)
 

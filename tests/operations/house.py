@@ -13,6 +13,7 @@ from sqlalchemy import insert, select
 
 from keybearer.adapters.passwords import Cost, Hasher
 from keybearer.adapters.sql import audit, keys
+from keybearer.adapters.sql.coherence import SqlLog
 from keybearer.adapters.sql.database import migrate, open_database
 from keybearer.adapters.sql.outbox import Letter
 from keybearer.adapters.sql.tables import api_keys, sessions, users
@@ -24,6 +25,7 @@ from keybearer.domain.model import (
     Anonymous,
     Grant,
     Key,
+    Member,
     RequestFacts,
     Session,
     User,
@@ -34,7 +36,7 @@ from keybearer.operations.app import App
 from keybearer.operations.declaration import Call
 from keybearer.settings import load
 from keybearer.verification.cache import Cache, Entry
-from keybearer.verification.coherence import Serving
+from keybearer.verification.coherence import LEASE_MS, NoBus, NoLease, Spread
 
 START = 1_700_000_000_000
 PASSWORD = "quiet otters fold paper maps"
@@ -220,10 +222,6 @@ class House:
         return await self.app.database.read(body)
 
 
-async def _alone(_tx: Transaction) -> None:
-    """No other process serves this house."""
-
-
 @contextlib.asynccontextmanager
 async def open_house(database_url: str) -> AsyncIterator[House]:
     secret = "tests-only-Zq8vT3mX1cR7nB5kW9yL2dF6"
@@ -247,7 +245,14 @@ async def open_house(database_url: str) -> AsyncIterator[House]:
         "entropy": entropy,
         "database": database,
         "ring": PepperRing([secret.encode()]),
-        "spread": Serving(cache, clock, _alone),
+        "spread": Spread(
+            cache=cache,
+            clock=clock,
+            log=SqlLog(database, clock),
+            bus=NoBus(),
+            lease=NoLease(cache),
+            me=Member(id="house", lease_ms=LEASE_MS),
+        ),
         "hasher": hasher,
         "cookie": "keybearer.session_token",
         "accounts": True,

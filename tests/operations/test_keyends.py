@@ -8,7 +8,7 @@ import pytest
 from keybearer import Unavailable
 from keybearer.adapters.sql import audit
 from keybearer.adapters.sql import keys as keys_sql
-from keybearer.domain.model import Refusal, Session
+from keybearer.domain.model import Change, Refusal, Session
 from keybearer.domain.ports import Transaction
 from keybearer.operations import people, upkeep
 from keybearer.operations.app import App
@@ -134,10 +134,10 @@ async def test_every_key_of_an_owner_ends_together(app: App, ada: Session) -> No
 
 async def test_a_change_that_cannot_spread_says_so(app: App, ada: Session) -> None:
     class Broken:
-        async def announce(self, tx: object) -> None:
-            return None
+        async def announce(self, tx: object, tags: tuple[str, ...]) -> Change:
+            return Change(1, tags, "another")
 
-        async def settle(self, tags: object) -> Receipt:
+        async def settle(self, change: Change) -> Receipt:
             raise Unavailable("the bus is gone")
 
     made = await make(app, ada)

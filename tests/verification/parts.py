@@ -2,14 +2,16 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from keybearer.domain.credentials import SERVICE_PREFIX, PepperRing, mint
 from keybearer.domain.errors import Unavailable
-from keybearer.domain.model import Grant, Kind, Refusal
+from keybearer.domain.model import Change, Grant, Kind, Member, News, Refusal
 from keybearer.verification.cache import Cache
-from keybearer.verification.coherence import Lease
+from keybearer.verification.coherence import LEASE_MS, Lease, NoBus
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.presented import Presented
 from keybearer.verification.usage import Batch, Usage
@@ -88,6 +90,81 @@ class Rows:
         return await self._read("access", token) or Refusal(code="INVALID_ACCESS_TOKEN")
 
 
+class MemoryLog:
+    """The log of a database that is a few values; no transaction is needed.
+
+    Attributes:
+        lost: every call raises Unavailable.
+        taken: another process serves.
+    """
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        self.nodes: dict[str, Member] = {}
+        self.lost = self.taken = False
+        self.reads = 0
+
+    @property
+    def seq(self) -> int:
+        return self.changes[-1].seq if self.changes else 0
+
+    def change(self, *tags: str, origin: str = "another") -> Change:
+        """What another node has committed."""
+        made = Change(self.seq + 1, tags, origin)
+        self.changes.append(made)
+        return made
+
+    async def append(self, tx: object, tags: tuple[str, ...], origin: str) -> int:
+        self._ask()
+        return self.change(*tags, origin=origin).seq
+
+    async def news(self, node: str, after: int | None) -> News:
+        self._ask()
+        self.reads += 1
+        later = [] if after is None else [each for each in self.changes if each.seq > after]
+        return News(seq=self.seq, changes=later, member=self.nodes.get(node))
+
+    async def members(self) -> Sequence[Member]:
+        self._ask()
+        return list(self.nodes.values())
+
+    async def join(self, member: Member) -> None:
+        self._ask()
+        self.nodes[member.id] = member
+
+    async def readmit(self, node: str) -> bool:
+        self._ask()
+        if node not in self.nodes:
+            return False
+        self.nodes[node] = msgspec.structs.replace(self.nodes[node], suspicion=None)
+        return True
+
+    async def suspect(self, nodes: Iterable[str], mark: int) -> None:
+        self._ask()
+        for id in nodes:
+            if id in self.nodes and self.nodes[id].suspicion is None:
+                self.nodes[id] = msgspec.structs.replace(self.nodes[id], suspicion=mark)
+
+    async def expel(self, suspects: Mapping[str, int]) -> None:
+        self._ask()
+        for id, mark in suspects.items():
+            if id in self.nodes and self.nodes[id].suspicion == mark:
+                del self.nodes[id]
+
+    async def leave(self, node: str) -> None:
+        self._ask()
+        self.nodes.pop(node, None)
+
+    async def check(self) -> None:
+        """The serving lock."""
+        if self.taken:
+            raise Unavailable("another process serves")
+
+    def _ask(self) -> None:
+        if self.lost:
+            raise Unavailable("lost")
+
+
 class Bench:
     """A verifier with everything around it in reach."""
 
@@ -101,15 +178,21 @@ class Bench:
         self.ring = PepperRing([SECRET.encode()])
         self.cache = Cache(100)
         self.rows = Rows()
-        self.epoch = 1
-        self.epoch_lost = False
+        self.log = MemoryLog()
         self.limiter = Limiter()
         self.batches: list[Batch] = []
         self.quota: dict[str, int] = {}
         self.quota_lost = False
         self.quota_gate: asyncio.Event | None = None
         self.consumed: list[tuple[str, int, int]] = []
-        self.lease = Lease(self.cache, self.clock, self._read_epoch)
+        self.lease = Lease(
+            cache=self.cache,
+            clock=self.clock,
+            log=self.log,
+            bus=NoBus(),
+            me=Member(id="bench", lease_ms=LEASE_MS),
+            still_ours=self.log.check,
+        )
         self.usage = Usage(self._write, self.limiter.state)
         self.verifier = verifier(
             ring=self.ring,
@@ -151,11 +234,6 @@ class Bench:
             for count in batch.counts:
                 total[count.outcome] = total.get(count.outcome, 0) + count.n
         return total
-
-    async def _read_epoch(self) -> int:
-        if self.epoch_lost:
-            raise Unavailable("lost")
-        return self.epoch
 
     async def _write(self, batch: Batch) -> None:
         self.batches.append(batch)

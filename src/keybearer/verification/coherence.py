@@ -137,6 +137,7 @@ class Lease:
 
     def __init__(
         self,
+        *,
         cache: Cache,
         clock: Clock,
         log: Log,
@@ -323,6 +324,7 @@ class Spread:
 
     def __init__(
         self,
+        *,
         cache: Cache,
         clock: Clock,
         log: Log,
@@ -371,7 +373,11 @@ class Spread:
             asked.stirred.set()
 
     async def settle(self, change: Change) -> Receipt:
-        """Returns when no node goes by what was before the change, which is committed."""
+        """Returns when no node goes by what was before the change, which is committed.
+
+        Raises:
+            Unavailable: the database is lost, and nobody knows whom to wait for.
+        """
         committed = self._clock.now()
         self._lease.heard(change)
         self._cache.invalidate(change.tags)
@@ -385,8 +391,9 @@ class Spread:
             task = patience.begin(self._log.suspect(late, _new_mark()))
             self._suspecting.add(task)
             task.add_done_callback(self._suspecting.discard)
-        nodes = isinstance(self._lease, Lease) + sum(other.id != _ANYBODY for other in others)
-        receipt = Receipt(nodes=nodes, waited_ms=self._clock.now() - committed)
+        nodes = isinstance(self._lease, Lease) + len(others)
+        waited_ms = self._clock.now() - committed if others else 0
+        receipt = Receipt(nodes=nodes, waited_ms=waited_ms)
         if self._tell is not None:
             self._tell(receipt)
         return receipt
@@ -397,7 +404,7 @@ class Spread:
         Raises:
             Unavailable: the database is lost.
         """
-        others = await self._members()
+        others = await self.members()
         now = self._clock.now()
         seen, over = dict[str, tuple[int, int]](), dict[str, int]()
         for other in others:
@@ -420,7 +427,7 @@ class Spread:
         Raises:
             Unavailable: the database is lost.
         """
-        others = await self._members()
+        others = await self.members()
         if others:
             await self._log.suspect([other.id for other in others], _new_mark())
 
@@ -432,18 +439,14 @@ class Spread:
     async def _ask(self, change: Change) -> Sequence[Member]:
         """Asks every node over the bus, and gives the members of after the commit."""
         published = patience.begin(self._bus.publish(change))
-        anybody = msgspec.structs.replace(self._me, id=_ANYBODY)
-        try:
-            others = await self._members()
-            if not others and await self._unlisted():
-                others = [anybody]
-        except Unavailable:
-            # Whoever there is: a lease that began before the commit is over a lease later.
-            others = [*self._others, anybody]
+        others = await self.members()
+        if not others and await self._unlisted():
+            others = [msgspec.structs.replace(self._me, id=_ANYBODY)]
         await asyncio.wait([published], timeout=SLACK_MS / 1000)
         return others
 
-    async def _members(self) -> Sequence[Member]:
+    async def members(self) -> Sequence[Member]:
+        """The other members, as they are written down now; raises Unavailable."""
         members = await self._log.members()
         self._others = [member for member in members if member.id != self._me.id]
         return self._others

@@ -179,18 +179,17 @@ class AdvisoryLock:
             return False
         return True
 
-    async def check(self) -> bool:
+    async def check(self) -> None:
         """Asks over the connection that holds the lock; takes it again when it was lost."""
         if self._connection is not None:
             try:
                 await self._connection.execute(_ALIVE)
                 await self._connection.commit()
-                return True
+                return
             except _LOST:
                 await self.release()
         if not await self._take(self._try):
             raise Unavailable("the serving lock was lost and another process has it")
-        return False
 
     async def release(self) -> None:
         """Closes the connection and so lets go."""

@@ -40,10 +40,8 @@ class ServingLock(Protocol):
         """Whether another process serves now."""
         ...
 
-    async def check(self) -> bool:
-        """Whether the lock was held all the time; one that was lost is taken again.
-
-        False means that another process may have served meanwhile.
+    async def check(self) -> None:
+        """Makes sure of the lock; one that was lost is taken again.
 
         Raises:
             Unavailable: the lock was lost and cannot be taken again now.
@@ -95,12 +93,12 @@ class FileLock:
             os.close(file)
         return False
 
-    async def check(self) -> bool:
+    async def check(self) -> None:
         """Nothing takes a flock from a living process; but somebody may delete its file."""
         if self._served is not None:
             self._served.check_whole()
         if self._file is not None and _is_at(self._file, self._path):
-            return True
+            return
         await self.release()
         try:
             taken = self._take()
@@ -108,7 +106,6 @@ class FileLock:
             raise Unavailable(f"the serving lock was lost: {error}") from None
         if not taken:
             raise Unavailable("the serving lock was lost and another process has it")
-        return False
 
     async def release(self) -> None:
         """Closes the file and so lets go."""

@@ -261,7 +261,7 @@ coherence = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("seq", BigInteger, nullable=False),
-    Column("name", Text, nullable=False, server_default=""),
+    Column("name", Text),
 )
 
 # What each of the last changes touched, its tags with spaces between, and which node made it.

@@ -14,8 +14,9 @@ depends_on = None
 def upgrade() -> None:
     op.execute("ALTER TABLE coherence RENAME COLUMN epoch TO seq")
     op.drop_column("coherence", "served_by")
-    op.add_column("coherence", sa.Column("name", sa.Text(), server_default="", nullable=False))
-    op.execute(f"UPDATE coherence SET name = '{os.urandom(8).hex()}'")
+    op.add_column("coherence", sa.Column("name", sa.Text(), nullable=True))
+    coherence = sa.table("coherence", sa.column("name", sa.Text()))
+    op.execute(sa.update(coherence).values(name=os.urandom(8).hex()))
     op.create_table(
         "invalidations",
         sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
