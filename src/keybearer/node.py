@@ -113,15 +113,10 @@ class Node:
 
     async def _open_bus(self, url: str) -> "RedisBus":
         from keybearer.adapters.redis.bus import RedisBus  # noqa: PLC0415 -- an extra
-        from keybearer.adapters.redis.connection import check, close, connect  # noqa: PLC0415
 
-        client = connect(url)
-        try:
-            await check(client, url)
-        except Unavailable as error:
-            log.warning("redis.lost", extra={"reason": error.reason})
-        finally:
-            await close(client)
+        lost = await check_redis(url) if self._serving else None
+        if lost is not None:
+            log.warning("redis.lost", extra={"reason": lost})
         name = await read_name(self._database)
         return RedisBus(url, name, self._me.id, member=self._serving)
 
@@ -136,3 +131,21 @@ class Node:
             unlisted=self._lock.held_elsewhere,
             tell=self._tell,
         )
+
+
+async def check_redis(url: str) -> str | None:
+    """Makes sure that a Redis can be relied on; tells what is wrong with one that is away now.
+
+    Raises:
+        Misuse: it evicts, or is none that we can use.
+    """
+    from keybearer.adapters.redis import connection  # noqa: PLC0415 -- an extra
+
+    client = connection.connect(url)
+    try:
+        await connection.check(client, url)
+    except Unavailable as error:
+        return error.reason
+    finally:
+        await connection.close(client)
+    return None

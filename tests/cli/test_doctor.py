@@ -139,14 +139,6 @@ def test_redis_that_answers_is_ok(shell: Shell, redis_url: str) -> None:
     assert states(shell)["redis"] == "ok"
 
 
-def test_redis_that_is_set_is_not_used_yet(shell: Shell, redis_url: str) -> None:
-    assert "processes" not in found(shell)
-    shell.env["KEYBEARER_REDIS_URL"] = redis_url
-    finding = found(shell)["processes"]
-    assert finding["state"] == "warn"
-    assert "KEYBEARER_REDIS_URL is set, but this version does not use it" in finding["text"]
-
-
 def test_what_is_not_redis_fails(shell: Shell) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
 

@@ -161,16 +161,27 @@ def test_a_postgresql_that_is_away_is_named(shell: Shell) -> None:
     assert "word-of-pass" not in told
 
 
-def test_a_redis_that_this_version_does_not_use_is_told(shell: Shell) -> None:
+def test_a_redis_that_is_away_is_told_and_waited_for(shell: Shell) -> None:
     shell.env["KEYBEARER_REDIS_URL"] = "redis://:word-of-pass@127.0.0.1:1"
     with shell.serving() as server:
         assert server.stop() == 0
-    (told,) = [line for line in server.said.splitlines() if "REDIS" in line]
-    assert told == (
-        "warning:   KEYBEARER_REDIS_URL is set, but this version does not use it: one process "
-        "serves"
-    )
+    (told,) = [line for line in server.said.splitlines() if line.startswith("warning:")]
+    assert "Redis at 127.0.0.1:1 cannot be reached" in told
     assert "word-of-pass" not in server.said
+
+
+def test_many_workers_share_their_changes(shell: Shell, redis_url: str) -> None:
+    shell.env |= {"KEYBEARER_REDIS_URL": redis_url, "KEYBEARER_WORKERS": "3"}
+    token, _ = shell.service_token(), shell.user()
+    id, key = shell.key()
+    with shell.serving() as server:
+        for _ in range(12):  # each of them has it in its cache
+            assert server.verify(token, key)["valid"]
+        assert shell.json("keys", "revoke", id)["nodes"] == 3
+        for _ in range(12):
+            assert not server.verify(token, key)["valid"]
+        assert server.stop() == 0
+    assert "workers:   3 processes" in server.said
 
 
 def test_without_token_management_it_says_that_the_key_pages_are_off(shell: Shell) -> None:

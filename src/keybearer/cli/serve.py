@@ -64,8 +64,8 @@ def serve(
     keywords = {"host": host, "port": port, "workers": workers}
     with refusals(as_json=as_json):
         keywords = settled(keywords)
-        settings = _rehearse(keywords, examples=examples)
-        _announce(settings, examples=examples)
+        settings, warning = _rehearse(keywords, examples=examples)
+        _announce(settings, warning, examples=examples)
         _run(keywords, settings, examples=examples, access_log=access_log, form=log_format)
 
 
@@ -105,8 +105,8 @@ def _free_port(host: str, port: int) -> int:
         ) from None
 
 
-def _rehearse(keywords: dict[str, Any], *, examples: bool) -> "Settings":
-    """Does what the worker will do, where an error is still one line.
+def _rehearse(keywords: dict[str, Any], *, examples: bool) -> "tuple[Settings, str | None]":
+    """Does what the worker will do, where an error is still one line; tells what is amiss.
 
     Raises:
         Misuse: wrong settings, wrong schema, a file that cannot be written, a second process,
@@ -120,12 +120,12 @@ def _rehearse(keywords: dict[str, Any], *, examples: bool) -> "Settings":
     visitor = Auth(serving=False, **keywords)
     if examples:
         _examples_of(visitor)
-    asyncio.run(_try(visitor))
-    return visitor.settings
+    return visitor.settings, asyncio.run(_try(visitor))
 
 
-async def _try(visitor: "Auth") -> None:
+async def _try(visitor: "Auth") -> str | None:
     from keybearer.adapters.sql.database import open_database
+    from keybearer.node import check_redis
 
     await visitor.start()  # the schema, and the secret beside the file
     await visitor.stop()
@@ -137,6 +137,8 @@ async def _try(visitor: "Auth") -> None:
         await lock.release()
     finally:
         await database.close()
+    url = visitor.settings.redis_url
+    return None if url is None else await check_redis(url)
 
 
 def _examples_of(auth: "Auth") -> "ASGIApp":
@@ -154,7 +156,7 @@ def _examples_of(auth: "Auth") -> "ASGIApp":
     return made
 
 
-def _announce(settings: "Settings", *, examples: bool) -> None:
+def _announce(settings: "Settings", warning: str | None, *, examples: bool) -> None:
     base = settings.base_url
     say(f"keybearer serves on http://{_shown(settings.host)}:{settings.port} as {base}")
     locale = settings.locales[0]
@@ -168,6 +170,8 @@ def _announce(settings: "Settings", *, examples: bool) -> None:
         say(f"mail:      printed here, and shown at {base}/dev/outbox (no KEYBEARER_SMTP_URL)")
     if settings.workers > 1:
         say(f"workers:   {settings.workers} processes, which share their limits over Redis")
+    if warning is not None:
+        say(f"warning:   {warning}: until it is back, receipts take longer")
     if examples:
         say(f'examples:  curl -H "Authorization: Bearer $KEY" {base}/api/protected-endpoint')
 
