@@ -13,6 +13,7 @@
 | `client`          | test      | HTTP to it, in process                                       |
 | `redis_server`    | session   | URL of a Redis without persistence                           |
 | `redis_url`       | test      | the same, emptied beforehand                                 |
+| `cluster_url`     | test      | URL of a Redis Cluster of three, emptied beforehand          |
 """
 
 import asyncio
@@ -31,7 +32,7 @@ from keybearer.adapters.sql.database import migrate, open_database
 from keybearer.operations.app import App
 from keybearer.web.mount import no_app
 from tests.people import SECRET, StandingClock
-from tests.servers import PostgresServer, run_postgres, run_redis
+from tests.servers import PostgresServer, run_postgres, run_redis, run_redis_cluster
 
 
 @pytest.fixture(scope="session")
@@ -147,6 +148,25 @@ def redis_url(redis_server: str) -> str:
         connection.sendall(b"FLUSHALL\r\n")
         assert connection.recv(16) == b"+OK\r\n"
     return redis_server
+
+
+@pytest.fixture(scope="session")
+def cluster_server() -> Iterator[str]:
+    with run_redis_cluster() as url:
+        yield url
+
+
+@pytest.fixture
+def cluster_url(cluster_server: str) -> str:
+    for host in cluster_server.partition("://")[2].split(","):
+        port = int(host.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            connection.sendall(b"CONFIG SET maxmemory-policy noeviction\r\nFLUSHALL\r\n")
+            said = b""
+            while said.count(b"\r\n") < 2:
+                said += connection.recv(64)
+            assert said == b"+OK\r\n+OK\r\n"
+    return cluster_server
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

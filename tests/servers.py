@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -110,29 +110,116 @@ def run_postgres() -> Iterator[PostgresServer]:
             yield PostgresServer(programs=programs, port=port)
 
 
+class RedisServer:
+    """A Redis without persistence that a test may end and start again, on the same port."""
+
+    def __init__(self, folder: Path, *options: str, port: int | None = None) -> None:
+        self.port = port or _free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._folder = folder
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Run it, and wait until it answers. RuntimeError if it is missing or does not start."""
+        with (self._folder / "log").open("ab") as sink:
+            self._process = subprocess.Popen(
+                _redis(self.port, self._folder, *self._options), stdin=subprocess.DEVNULL,
+                stdout=sink, stderr=sink,
+            )  # fmt: skip
+        if not _wait(self._process, _redis_ready, self.port):
+            log = (self._folder / "log").read_text(errors="replace")
+            raise RuntimeError(f"Redis did not start: {log[-2000:]}")
+
+    def kill(self) -> None:
+        """End it at once, as a crash would; idempotent."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        """SIGSTOP makes it a server that takes connections and never answers; SIGCONT ends that."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+
 @contextmanager
-def run_redis() -> Iterator[str]:
+def run_redis(*options: str) -> Iterator[str]:
     """Run a Redis until the block ends; give its URL. Raises RuntimeError if it is missing."""
+    with tempfile.TemporaryDirectory(prefix="keybearer-redis-") as name:
+        folder = Path(name)
+        with _run(lambda port: _redis(port, folder, *options), _redis_ready, folder=folder) as port:
+            yield f"redis://127.0.0.1:{port}/0"
+
+
+@contextmanager
+def own_redis(*options: str) -> Iterator[RedisServer]:
+    """A Redis of the test's own, started, to be killed and started again."""
+    with tempfile.TemporaryDirectory(prefix="keybearer-redis-") as name:
+        server = RedisServer(Path(name), *options)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
+
+
+@contextmanager
+def run_redis_cluster() -> Iterator[str]:
+    """Run a cluster of three masters until the block ends; give its `redis+cluster://` URL."""
+    with tempfile.TemporaryDirectory(prefix="keybearer-cluster-") as name, ExitStack() as running:
+        servers = []
+        for number in range(3):
+            folder = Path(name, str(number))
+            folder.mkdir()
+            port, bus = _free_port(), _free_port()
+            server = RedisServer(
+                folder,
+                *("--cluster-enabled", "yes", "--cluster-port", str(bus)),
+                *("--cluster-node-timeout", "2000"),
+                port=port,
+            )
+            running.callback(server.kill)
+            server.start()
+            servers.append(server)
+        hosts = [f"127.0.0.1:{server.port}" for server in servers]
+        made = subprocess.run(
+            ["redis-cli", "--cluster", "create", *hosts, "--cluster-yes"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if made.returncode:
+            raise RuntimeError(f"The cluster was not made: {made.stdout[-1000:]}{made.stderr}")
+        yield f"redis+cluster://{','.join(hosts)}"
+
+
+@contextmanager
+def run_redis_sentinel() -> Iterator[str]:
+    """Run a Redis and a sentinel that watches it until the block ends; give the sentinel's URL."""
+    with tempfile.TemporaryDirectory(prefix="keybearer-sentinel-") as name, own_redis() as master:
+        config = Path(name, "sentinel.conf")
+        config.write_text(f"sentinel monitor keys 127.0.0.1 {master.port} 1\n")
+        sentinel = RedisServer(Path(name), str(config))
+        try:
+            sentinel.start()
+            yield f"redis+sentinel://127.0.0.1:{sentinel.port}/keys"
+        finally:
+            sentinel.kill()
+
+
+def _redis(port: int, folder: Path, *options: str) -> list[str | Path]:
     program = shutil.which("redis-server") or shutil.which("valkey-server")
     if program is None:
         raise RuntimeError(REDIS_PACKAGE)
-    with tempfile.TemporaryDirectory(prefix="keybearer-redis-") as name:
-        folder = Path(name)
+    bound: list[str | Path] = ["--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
+    if options and options[0].endswith("sentinel.conf"):
+        return [*_as(None), program, *options, *bound, "--sentinel"]
+    return [*_as(None), program, *bound, "--save", "", "--appendonly", "no", *options]
 
-        def command(port: int) -> list[str | Path]:
-            return [
-                *_as(None),
-                *(program, "--port", str(port), "--bind", "127.0.0.1", "--dir", folder),
-                *("--save", "", "--appendonly", "no", "--daemonize", "no"),
-            ]
 
-        def ready(port: int) -> bool:
-            with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
-                connection.sendall(b"PING\r\n")
-                return connection.recv(16).startswith(b"+PONG")
-
-        with _run(command, ready, folder=folder) as port:
-            yield f"redis://127.0.0.1:{port}/0"
+def _redis_ready(port: int) -> bool:
+    with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+        connection.sendall(b"PING\r\n")
+        return connection.recv(16).startswith((b"+PONG", b"-NOAUTH"))
 
 
 @contextmanager

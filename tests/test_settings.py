@@ -63,6 +63,8 @@ GOOD: list[tuple[str, str, object]] = [
     ("DATABASE_URL", "sqlite:////var/lib/app.db", "sqlite:////var/lib/app.db"),
     ("REDIS_URL", "redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
     ("REDIS_URL", "rediss://cache.example.com", "rediss://cache.example.com"),
+    ("REDIS_URL", "redis+sentinel://a,b:26380/keys", "redis+sentinel://a,b:26380/keys"),
+    ("REDIS_URL", "rediss+cluster://a:6379,b:6379", "rediss+cluster://a:6379,b:6379"),
     ("SECRET", SECRET, (SECRET,)),
     ("SECRET", f"{SECRET},{OTHER}", (SECRET, OTHER)),
     ("SECRET", f" {SECRET} , {OTHER} ", (SECRET, OTHER)),
@@ -145,7 +147,7 @@ BAD: list[tuple[str, list[str]]] = [
             "sqlite:///a\nb",
         ],
     ),
-    ("REDIS_URL", ["", "127.0.0.1:6379", "http://h", "redis:", "redis://", "redis://h:port"]),
+    ("REDIS_URL", ["", "127.0.0.1:6379", "http://h", "redis:", "redis://", "redis+cluster://h/1"]),
     ("SECRET", ["short", "a" * 64, "ab" * 32, f"{SECRET},short", SECRET + "\udc80"]),
     (
         "BASE_URL",

@@ -21,6 +21,7 @@ from keybearer.domain.errors import Misuse
 from keybearer.domain.model import RateLimit
 from keybearer.domain.networks import AllowList, parse_trusted_proxies
 from keybearer.domain.permissions import parse_catalogue
+from keybearer.domain.redisurl import parse_redis_url
 
 PREFIX = "KEYBEARER_"
 ALIASES = {"NEXT_PUBLIC_BETTER_AUTH_TOKEN_MANAGEMENT": "TOKEN_MANAGEMENT"}
@@ -181,7 +182,7 @@ def _database(text: str) -> str:
 
 
 def _redis(text: str) -> str:
-    _url(text, "takes redis://HOST:PORT or rediss://HOST:PORT", "redis", "rediss")
+    parse_redis_url(text)
     return text
 
 

@@ -8,6 +8,7 @@ import pytest
 from pysqlite3 import dbapi2 as sqlite
 
 from tests.cli.command import Shell
+from tests.servers import run_redis
 
 SECRET = "Zq8vT3mX1cR7nB5kW9yL2dF6hJ4sG0aP"
 
@@ -136,7 +137,17 @@ def test_what_cannot_be_reached_fails(shell: Shell) -> None:
 
 def test_redis_that_answers_is_ok(shell: Shell, redis_url: str) -> None:
     shell.env["KEYBEARER_REDIS_URL"] = redis_url
-    assert states(shell)["redis"] == "ok"
+    finding = found(shell)["redis"]
+    assert finding["state"] == "ok"
+    assert finding["text"].endswith(", maxmemory-policy noeviction")
+
+
+def test_redis_that_evicts_fails(shell: Shell) -> None:
+    with run_redis("--maxmemory-policy", "allkeys-lru") as url:
+        shell.env["KEYBEARER_REDIS_URL"] = url
+        finding = found(shell)["redis"]
+    assert finding["state"] == "fail"
+    assert "set its maxmemory-policy to noeviction" in finding["text"]
 
 
 def test_what_is_not_redis_fails(shell: Shell) -> None:

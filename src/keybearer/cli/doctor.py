@@ -8,15 +8,12 @@ import asyncio
 import contextlib
 import math
 import shutil
-import socket
-import ssl
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
 
 import click
 import msgspec
@@ -93,7 +90,9 @@ async def examine() -> AsyncIterator[Finding]:
         yield finding
     async for finding in of_database(settings):
         yield finding
-    yield await asyncio.to_thread(of_redis, settings)
+    yield await of_redis(settings)
+    if settings.redis_url is not None:
+        yield warn("processes", UNUSED_REDIS)
     yield await asyncio.to_thread(of_mail, settings)
     for finding in await of_clock():
         yield finding
@@ -262,24 +261,24 @@ async def _of_trail(settings: "Settings", database: "SqliteDatabase | PostgresDa
     return ok("audit trail", f"holds: {count} events")
 
 
-def of_redis(settings: "Settings") -> Finding:
-    """Whether Redis answers, where it is set."""
+async def of_redis(settings: "Settings") -> Finding:
+    """Whether Redis answers and can be relied on, where it is set."""
+    from keybearer.domain.errors import Misuse, Unavailable
+
     if settings.redis_url is None:
         return ok("redis", "not set: one process serves")
-    parts = urlsplit(settings.redis_url)
-    where = (parts.hostname or "127.0.0.1", parts.port or 6379)
     try:
-        with socket.create_connection(where, timeout=SECONDS) as plain:
-            line = plain
-            if parts.scheme == "rediss":
-                line = ssl.create_default_context().wrap_socket(plain, server_hostname=where[0])
-            line.sendall(b"PING\r\n")
-            reply = line.recv(64)
-    except (OSError, ssl.SSLError) as error:
-        return bad("redis", f"{where[0]}:{where[1]} cannot be reached ({type(error).__name__})")
-    if reply.startswith((b"+PONG", b"-NOAUTH", b"-DENIED")):
-        return ok("redis", f"{where[0]}:{where[1]} answers")
-    return bad("redis", f"{where[0]}:{where[1]} is there, but does not talk as Redis does")
+        from keybearer.adapters.redis.connection import check, close, connect
+
+        client = connect(settings.redis_url)
+        try:
+            server = await check(client, settings.redis_url)
+        finally:
+            await close(client)
+    except (Misuse, Unavailable) as error:
+        return bad("redis", str(error))
+    several = "" if server.nodes == 1 else f", {server.nodes} nodes"
+    return ok("redis", f"{server.name} {server.version}{several}, maxmemory-policy noeviction")
 
 
 def of_mail(settings: "Settings") -> Finding:

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from keybearer.domain.redisurl import parse_redis_url
 from keybearer.settings import Settings
 
 Form = Literal["json", "console"]
@@ -59,6 +60,8 @@ def secrets_of(settings: Settings) -> tuple[str, ...]:
         password = urlsplit(url or "").password
         if password:
             found += [password, unquote(password)]
+    if settings.redis_url is not None:
+        found += parse_redis_url(settings.redis_url).secrets
     return tuple(sorted(set(found), key=len, reverse=True))
 
 

@@ -67,13 +67,14 @@ def connect(url: str) -> Client:
             **_options(parts, retry=Retry(NoBackoff(), 1)),
         )
     if parts.kind == "sentinel":
-        sentinel = Sentinel(
+        sentinel = Sentinel(  # type: ignore[no-untyped-call] # the library's own gap
             parts.hosts,
             sentinel_kwargs=_options(
                 parts, username=parts.sentinel_username, password=parts.sentinel_password
             ),
         )
-        return sentinel.master_for(parts.service, db=parts.db, **_options(parts))
+        master: Redis = sentinel.master_for(parts.service, db=parts.db, **_options(parts))
+        return master
     return _single(parts, *parts.hosts[0])
 
 
@@ -149,7 +150,7 @@ async def _infos(client: Client) -> dict[str, Mapping[str, Any]]:
     answers = await asyncio.gather(
         *(client.info(target_nodes=node) for node in nodes), return_exceptions=True
     )
-    infos = {}
+    infos: dict[str, Mapping[str, Any]] = {}
     for node, answer in zip(nodes, answers, strict=True):
         if not isinstance(answer, BaseException):
             infos[node.name] = answer
