@@ -131,6 +131,12 @@ class RedisServer:
             log = (self._folder / "log").read_text(errors="replace")
             raise RuntimeError(f"Redis did not start: {log[-2000:]}")
 
+    def wait(self, command: bytes, until: bytes) -> None:
+        """Ask until the answer holds `until`."""
+        assert self._process is not None
+        if not _wait(self._process, lambda port: until in _redis_said(port, command), self.port):
+            raise RuntimeError(f"Redis never said {until!r}")
+
     def kill(self) -> None:
         """End it at once, as a crash would; idempotent."""
         if self._process is not None:
@@ -189,6 +195,8 @@ def run_redis_cluster() -> Iterator[str]:
         )  # fmt: skip
         if made.returncode:
             raise RuntimeError(f"The cluster was not made: {made.stdout[-1000:]}{made.stderr}")
+        for server in servers:  # redis-cli waits for one of them only
+            server.wait(b"CLUSTER INFO", b"cluster_state:ok")
         yield f"redis+cluster://{','.join(hosts)}"
 
 
@@ -217,9 +225,14 @@ def _redis(port: int, folder: Path, *options: str) -> list[str | Path]:
 
 
 def _redis_ready(port: int) -> bool:
+    return _redis_said(port, b"PING").startswith((b"+PONG", b"-NOAUTH"))
+
+
+def _redis_said(port: int, command: bytes) -> bytes:
+    """The first packet of the answer."""
     with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
-        connection.sendall(b"PING\r\n")
-        return connection.recv(16).startswith((b"+PONG", b"-NOAUTH"))
+        connection.sendall(command + b"\r\n")
+        return connection.recv(4096)
 
 
 @contextmanager
