@@ -17,8 +17,10 @@
 """
 
 import asyncio
+import os
 import shutil
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -33,6 +35,22 @@ from keybearer.operations.app import App
 from keybearer.web.mount import no_app
 from tests.people import SECRET, StandingClock
 from tests.servers import PostgresServer, run_postgres, run_redis, run_redis_cluster
+
+MEMORY = "/dev/shm"  # noqa: S108 -- names in it are made as in /tmp
+ROOM = 2 << 30
+"""Bytes."""
+
+
+def pytest_configure() -> None:
+    """Databases and files of tests stay in memory where there is room for them.
+
+    On a disk, each commit of a test waits for it, and a new PostgreSQL database is 8 MB. TMPDIR
+    says otherwise.
+    """
+    if "TMPDIR" not in os.environ and os.path.isdir(MEMORY):
+        place = os.statvfs(MEMORY)
+        if place.f_bavail * place.f_frsize >= ROOM and not place.f_flag & os.ST_NOEXEC:
+            os.environ["TMPDIR"] = tempfile.tempdir = MEMORY
 
 
 @pytest.fixture(scope="session")
