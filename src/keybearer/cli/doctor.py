@@ -91,8 +91,6 @@ async def examine() -> AsyncIterator[Finding]:
     async for finding in of_database(settings):
         yield finding
     yield await of_redis(settings)
-    if settings.redis_url is not None:
-        yield warn("processes", UNUSED_REDIS)
     yield await asyncio.to_thread(of_mail, settings)
     for finding in await of_clock():
         yield finding
