@@ -33,8 +33,8 @@ IN_USE = "You already have an account"
 
 
 @pytest.fixture
-async def house(database_url: str) -> AsyncIterator[House]:
-    async with open_house(database_url) as opened:
+async def house(ready_url: str) -> AsyncIterator[House]:
+    async with open_house(ready_url) as opened:
         yield opened
 
 

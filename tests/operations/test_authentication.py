@@ -26,8 +26,8 @@ STRANGER = "198.51.100.9"
 
 
 @pytest.fixture
-async def house(database_url: str) -> AsyncIterator[House]:
-    async with open_house(database_url) as opened:
+async def house(ready_url: str) -> AsyncIterator[House]:
+    async with open_house(ready_url) as opened:
         yield opened
 
 

@@ -28,8 +28,8 @@ CHANGED = "Your password was changed"
 
 
 @pytest.fixture
-async def house(database_url: str) -> AsyncIterator[House]:
-    async with open_house(database_url) as opened:
+async def house(ready_url: str) -> AsyncIterator[House]:
+    async with open_house(ready_url) as opened:
         yield opened
 
 

@@ -22,8 +22,8 @@ MINUTE = 60_000
 
 
 @pytest.fixture
-async def house(database_url: str) -> AsyncIterator[House]:
-    async with open_house(database_url) as opened:
+async def house(ready_url: str) -> AsyncIterator[House]:
+    async with open_house(ready_url) as opened:
         opened.configure(token_management=True)
         yield opened
 

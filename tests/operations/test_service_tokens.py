@@ -17,8 +17,8 @@ STRANGERS = [
 
 
 @pytest.fixture
-async def house(database_url: str) -> AsyncIterator[House]:
-    async with open_house(database_url) as house:
+async def house(ready_url: str) -> AsyncIterator[House]:
+    async with open_house(ready_url) as house:
         yield house
 
 
