@@ -1,5 +1,6 @@
 """Open a database by its URL, and bring it to this version."""
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,7 @@ async def migrate(database: "SqliteDatabase | PostgresDatabase") -> None:
 
 async def versions(database: "SqliteDatabase | PostgresDatabase") -> tuple[str | None, str]:
     """The version that the database has, and the one that this code wants."""
-    wanted = ScriptDirectory.from_config(_config()).get_current_head() or ""
+    wanted = _head()
     try:
         if isinstance(database, SqliteDatabase):
             with database.engine.connect() as connection:
@@ -107,6 +108,12 @@ def _config() -> Config:
     return config
 
 
+@cache
+def _head() -> str:
+    """This code's version; Alembic loads all migrations to find it."""
+    return ScriptDirectory.from_config(_config()).get_current_head() or ""
+
+
 def _version(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
@@ -118,6 +125,8 @@ def _upgrade_alone(connection: Connection) -> None:
 
 
 def _upgrade(connection: Connection) -> None:
+    if _version(connection) == _head():
+        return
     config = _config()
     config.attributes["connection"] = connection
     try:
