@@ -16,7 +16,7 @@ from keybearer.domain.ports import Transaction
 from keybearer.jobs import Jobs
 from keybearer.operations.app import App
 from keybearer.web.mount import no_app
-from tests.people import SECRET
+from tests.people import PASSWORD, SECRET
 from tests.servers import PostgresServer
 
 IP = "203.0.113.7"
@@ -181,7 +181,7 @@ async def test_after_the_end_the_database_is_closed(ready_url: str) -> None:
     app = await auth.running()
     await auth.stop()
     with pytest.raises((Unavailable, RuntimeError)):
-        await app.hasher.hash("correct-horse-7-battery-staple")
+        await app.hasher.hash(PASSWORD)
     if auth.settings.sqlite_path is not None:
         with pytest.raises(Unavailable, match="closed"):
             await app.database.read(read_epoch_of)

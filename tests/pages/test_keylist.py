@@ -108,7 +108,7 @@ async def test_the_strip_leads_to_what_it_counts(
     surfer.client.cookies.clear()
     await surfer.client.post(
         "/api/auth/sign-in/email",
-        json={"email": "ann@example.com", "password": "correct-horse-7-battery-staple"},
+        json={"email": "ann@example.com", "password": PASSWORD},
     )
     await make(auth, owner, "Ending", expires_in=6 * 86_400)
     await make(auth, owner, "Ending too", expires_in=5 * 86_400)

@@ -11,7 +11,7 @@ from keybearer.operations.app import App
 from keybearer.operations.keys import CreateKey, create_api_key
 from keybearer.web.forward import headers_of
 from keybearer.web.mount import no_app
-from tests.people import SECRET, StandingClock, call_of, log_in, make_key, person
+from tests.people import PASSWORD, SECRET, StandingClock, call_of, log_in, make_key, person
 from tests.web.losses import lose_database
 
 PATH = "/api/auth/forward"
@@ -57,7 +57,7 @@ async def test_a_login_passes_and_its_key_id_is_blank(
 
 
 async def test_a_session_cookie_passes(client: httpx2.AsyncClient, made: dict[str, Any]) -> None:
-    login = {"email": made["user"].email, "password": "correct-horse-7-battery-staple"}
+    login = {"email": made["user"].email, "password": PASSWORD}
     signed = await client.post("/api/auth/sign-in/email", json=login)
     assert signed.status_code == 200
     answer = await client.get(PATH)
