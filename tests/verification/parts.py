@@ -172,6 +172,7 @@ class Bench:
         self,
         *,
         prefixes: tuple[str, ...] = ("kb_",),
+        stale_ms: int = 0,
         verifier: Callable[..., Verifier] = Verifier,
     ) -> None:
         self.clock = StandingClock()
@@ -190,7 +191,7 @@ class Bench:
             clock=self.clock,
             log=self.log,
             bus=NoBus(),
-            me=Member(id="bench", lease_ms=LEASE_MS),
+            me=Member(id="bench", lease_ms=LEASE_MS + stale_ms),
             still_ours=self.log.check,
         )
         self.usage = Usage(self._write, self.limiter.state)

@@ -544,6 +544,58 @@ async def test_without_a_lease_nothing_is_answered_from_the_cache() -> None:
     assert await bench.code(key) == "ok"
 
 
+async def test_after_a_lease_that_was_over_what_is_cached_and_unchanged_is_good_still() -> None:
+    bench = Bench()
+    key, other = bench.add(), bench.add(id="k2")
+    await bench.check(key)
+    await bench.check(other)
+    bench.add(credential=other, id="k2", revoked_at=1)
+    bench.log.change("key:k2")
+    bench.clock.advance(LEASE_MS)
+    bench.rows.reads.clear()
+    assert [await bench.code(key), await bench.code(other)] == ["ok", "KEY_REVOKED"]
+    assert bench.rows.reads == [("key", other)]
+
+
+@pytest.mark.parametrize("declared_ms", [0, 60_000])
+async def test_while_the_database_is_lost_what_is_cached_goes_on_as_long_as_declared(
+    declared_ms: int,
+) -> None:
+    bench = Bench(stale_ms=declared_ms)
+    key, unknown = bench.add(), bench.add(id="k2")
+    await bench.check(key)
+    bench.log.lost = bench.rows.lost = True
+    bench.clock.advance(LEASE_MS)
+    for passed in (0, ENTRY_LIFE_MS):
+        bench.clock.advance(passed)
+        if declared_ms:
+            assert await bench.code(key) == "ok"
+            assert bench.verifier.warm(bearer(key), None) is not None
+        else:
+            with pytest.raises(Unavailable):
+                await bench.check(key)
+        with pytest.raises(Unavailable):
+            await bench.check(unknown)
+    bench.clock.advance(declared_ms)
+    with pytest.raises(Unavailable):
+        await bench.check(key)
+    bench.log.lost = bench.rows.lost = False
+    bench.log.change("key:k1")
+    bench.add(credential=key, revoked_at=1)
+    assert await bench.code(key) == "KEY_REVOKED"
+
+
+async def test_nothing_declared_covers_a_process_whose_place_another_took() -> None:
+    bench = Bench(stale_ms=60_000)
+    key = bench.add()
+    await bench.check(key)
+    bench.log.taken = True
+    bench.clock.advance(LEASE_MS)
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="another process"):
+            await bench.check(key)
+
+
 async def test_what_another_node_changed_is_read_anew() -> None:
     bench = Bench()
     key = bench.add()

@@ -181,7 +181,7 @@ class Verifier:
         hashed = self._index.copy()
         hashed.update(presented.credential)
         entry = self.cache.get(hashed.digest())
-        if entry is None or now >= entry.fresh_until:
+        if entry is None or (now >= entry.fresh_until and not self.lease.stretched):
             return None
         grant = entry.grant
         if grant.metered:
@@ -213,7 +213,7 @@ class Verifier:
         digest = hashed.digest()
         now = self._clock.now()
         entry = self.cache.get(digest) if now < self.lease.until else None
-        if entry is None or now >= entry.fresh_until:
+        if entry is None or (now >= entry.fresh_until and not self.lease.stretched):
             found = await self._find(digest, presented)
             if isinstance(found, Refusal):
                 return found
@@ -282,6 +282,9 @@ class Verifier:
             return Refusal(code="INVALID_API_KEY")
         await self.lease.hold()
         begun = self.cache.generation
+        kept = self.cache.get(digest)
+        if kept is not None and (self._clock.now() < kept.fresh_until or self.lease.stretched):
+            return kept  # only the lease was over: what it goes by is what it was
         flight = self._flights.get(digest)
         if flight is None or flight[0] != begun:
             # A read that began before an invalidation is no answer to a request after it.
