@@ -139,6 +139,11 @@ class MemoryLog:
         self.nodes[node] = msgspec.structs.replace(self.nodes[node], suspicion=None)
         return True
 
+    async def note(self, node: str, seq: int) -> None:
+        self._ask()
+        if node in self.nodes and self.nodes[node].applied < seq:
+            self.nodes[node] = msgspec.structs.replace(self.nodes[node], applied=seq)
+
     async def suspect(self, nodes: Iterable[str], mark: int) -> None:
         self._ask()
         for id in nodes:

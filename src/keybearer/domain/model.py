@@ -334,11 +334,13 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         lease_ms: for how long at the most after it read the log.
+        applied: the change up to which it has noted that it applied all.
         suspicion: the mark of whoever missed its answer; another one each time.
     """
 
     id: str
     lease_ms: int
+    applied: int = 0
     suspicion: int | None = None
 
 

@@ -8,7 +8,8 @@ touched; the lease counts 2 s from before that read was sent:
     node A   read log: 7 ─────────── lease 2 s ───────────▶ read log: 8, drop `key:k` …
     node B        │ revoke: UPDATE …, log 8 `key:k`, COMMIT
                   │ ask over the bus ──▶ A drops `key:k` ──▶ acknowledges ──▶ "revoked"
-                  └ no answer ─────────────── A's lease is over: 2.05 s ────▶ "revoked"
+                  │ no bus? A notes in its row what it read of the log ─────▶ "revoked"
+                  └ no word at all ────────── A's lease is over: 2.05 s ────▶ "revoked"
 
 The database decides, the bus only hurries: lost, late, doubled and reordered messages, a Redis
 that was flushed, failed over or is split in two make receipts slower, and nothing else.
@@ -33,6 +34,7 @@ changes are logged, asked and waited for like all others.
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Protocol
@@ -49,6 +51,9 @@ LEASE_MS = 2_000
 RENEW_MS = 500
 SLACK_MS = 50
 """Clocks of two processes have milliseconds that begin elsewhere, and crystals that differ."""
+
+_LOOK_MS = 200
+"""After so long without an answer the members are read again: what has each read of the log?"""
 
 _HEARD = 10_000
 """Changes at the most that are remembered as acknowledged before the log shows them."""
@@ -86,6 +91,10 @@ class Log(Protocol):
 
     async def readmit(self, node: str) -> bool:
         """Takes the suspicion from a member; False if it is none any more."""
+        ...
+
+    async def note(self, node: str, seq: int) -> None:
+        """Notes that a member has applied every change up to one."""
         ...
 
     async def suspect(self, nodes: Iterable[str], mark: int) -> None:
@@ -236,7 +245,9 @@ class Lease:
         unheard = [change for change in news.changes if change.seq not in self._heard]
         self._heard = {seq for seq in self._heard if seq > news.seq}
         if unheard:  # its message was lost, and somebody waits
-            await self._bus.acknowledge(unheard)
+            await asyncio.gather(
+                self._bus.acknowledge(unheard), self._log.note(self._me.id, news.seq)
+            )
 
     async def _news(self) -> News:
         """The news of the log, as one who is a member and not suspected."""
@@ -384,7 +395,7 @@ class Spread:
         asked = self._asked[change.seq] = _Asked()
         try:
             others = await self._ask(change)
-            late = await self._wait(asked, committed, others)
+            late = await self._wait(asked, change.seq, committed, others)
         finally:
             del self._asked[change.seq]
         if late:
@@ -451,18 +462,35 @@ class Spread:
         self._others = [member for member in members if member.id != self._me.id]
         return self._others
 
-    async def _wait(self, asked: _Asked, committed: int, others: Sequence[Member]) -> Sequence[str]:
-        """Waits for an answer of each, or until its lease is over; gives those without one."""
+    async def _wait(
+        self, asked: _Asked, seq: int, committed: int, others: Sequence[Member]
+    ) -> Sequence[str]:
+        """Waits for a word of each, or until its lease is over; gives those without one."""
         over_at = {other.id: committed + other.lease_ms + SLACK_MS for other in others}
+        look_at = committed + _LOOK_MS
         while True:
             now = self._clock.now()
             silent = [id for id in over_at if id not in asked.acknowledged]
             left = [over_at[id] - now for id in silent if over_at[id] > now]
             if not left:
                 return silent
+            if now >= look_at:
+                asked.acknowledged |= await self._stopped(seq, silent)
+                look_at = self._clock.now() + _LOOK_MS
+                continue
             asked.stirred.clear()
-            try:
-                async with asyncio.timeout(min(left) / 1000):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(*left, look_at - now) / 1000):
                     await asked.stirred.wait()
-            except TimeoutError:
-                pass
+
+    async def _stopped(self, seq: int, silent: Iterable[str]) -> set[str]:
+        """Which of them have applied a change by their own rows, or are members no more."""
+        try:
+            members = {member.id: member for member in await self.members()}
+        except Unavailable:
+            return set()
+        return {
+            id
+            for id in silent
+            if id != _ANYBODY and (id not in members or members[id].applied >= seq)
+        }

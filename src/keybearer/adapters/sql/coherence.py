@@ -23,7 +23,13 @@ _NUMBER = (
 )
 _APPEND = insert(invalidations)
 _STATE = (
-    select(coherence.c.seq, nodes.c.id.label("node"), nodes.c.lease_ms, nodes.c.suspicion)
+    select(
+        coherence.c.seq,
+        nodes.c.id.label("node"),
+        nodes.c.lease_ms,
+        nodes.c.applied,
+        nodes.c.suspicion,
+    )
     .select_from(coherence.outerjoin(nodes, nodes.c.id == bindparam("of_node")))
     .where(coherence.c.id == 1)
 )
@@ -33,11 +39,18 @@ _CHANGES = (
     .order_by(invalidations.c.seq)
     .limit(_MANY)
 )
-_MEMBERS = select(nodes.c.id, nodes.c.lease_ms, nodes.c.suspicion).order_by(nodes.c.id)
+_MEMBERS = select(nodes.c.id, nodes.c.lease_ms, nodes.c.applied, nodes.c.suspicion).order_by(
+    nodes.c.id
+)
 _NAME = select(coherence.c.name).where(coherence.c.id == 1)
 _ADDRESS = select(nodes.c.address).order_by(nodes.c.joined_at.desc(), nodes.c.id).limit(1)
 _JOIN = insert(nodes)
 _READMIT = update(nodes).where(nodes.c.id == bindparam("of_node")).values(suspicion=None)
+_NOTE = (
+    update(nodes)
+    .where(nodes.c.id == bindparam("of_node"), nodes.c.applied < bindparam("until"))
+    .values(applied=bindparam("until"))
+)
 _SUSPECT = (
     update(nodes)
     .where(nodes.c.id == bindparam("of_node"), nodes.c.suspicion.is_(None))
@@ -111,6 +124,10 @@ class SqlLog:
         """Takes the suspicion from a member; False if it is none any more."""
         return await self._database.write(lambda tx: tx.run(_READMIT, of_node=node)) == 1
 
+    async def note(self, node: str, seq: int) -> None:
+        """Notes up to which change a member has applied all."""
+        await self._database.write(lambda tx: tx.run(_NOTE, of_node=node, until=seq))
+
     async def suspect(self, nodes: Iterable[str], mark: int) -> None:
         """Notes whose answer was missed; in order, so that two who note cannot deadlock."""
         rows = [{"of_node": node, "mark": mark} for node in sorted(nodes)]
@@ -149,4 +166,4 @@ async def forget(tx: Transaction, *, before: int) -> int:
 
 
 def _member(id: str, row: Row) -> Member:
-    return Member(id=id, lease_ms=row.lease_ms, suspicion=row.suspicion)
+    return Member(id=id, lease_ms=row.lease_ms, applied=row.applied, suspicion=row.suspicion)

@@ -283,6 +283,7 @@ nodes = Table(
     Column("address", Text, nullable=False),
     Column("joined_at", BigInteger, nullable=False),
     Column("lease_ms", BigInteger, nullable=False),
+    Column("applied", BigInteger, nullable=False, server_default="0"),
     Column("suspicion", BigInteger),
 )
 

@@ -32,6 +32,7 @@ def upgrade() -> None:
         sa.Column("address", sa.Text(), nullable=False),
         sa.Column("joined_at", sa.BigInteger(), nullable=False),
         sa.Column("lease_ms", sa.BigInteger(), nullable=False),
+        sa.Column("applied", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("suspicion", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("nodes_pkey")),
     )
