@@ -59,7 +59,7 @@ lint: install ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: install ## run the benchmarks and write their table
+bench: install ## run the benchmarks and write their table (Node 20 for the rival)
 	@scripts/system-packages wrk postgresql
 	$(BIN)/python -m benchmarks $(ARGS)
 

@@ -1,31 +1,48 @@
-"""Runs every benchmark and writes the table."""
+"""Runs the benchmarks and writes the table.
 
+make bench                            all of them, about a quarter of an hour
+make bench ARGS="routes memory"       some, and writes nothing
+make bench ARGS="--without rivals"    the others; the rows of these stay as they were
+"""
+
+import argparse
 import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import in_process, over_http, pages
-from benchmarks.measure import Figure, write
+from benchmarks import in_process, over_http, pages, rivals
+from benchmarks.measure import Figure, kept, write
 
-PAGES = {
+GROUPS = {
+    "rivals": rivals.figures,
     "over_http": over_http.figures,
     "in_process": in_process.figures,
     "pages": pages.figures,
 }
 
 
-def main(asked: list[str]) -> None:
-    """Runs the pages that were asked for, or all; only a whole run writes the table."""
-    figures: list[Figure] = []
+def main() -> None:
+    """Runs what was asked for; only a whole run writes the table."""
+    asked = _arguments()
+    measured: dict[str, list[Figure]] = {}
     with tempfile.TemporaryDirectory(prefix="keybearer-bench-") as folder:
-        for name, page in PAGES.items():
-            if not asked or name in asked:
-                sys.stderr.write(f"{name} …\n")
-                for figure in page(Path(folder)):
-                    sys.stderr.write(figure.row() + "\n")
-                    figures.append(figure)
-    if not asked:
-        write(figures)
+        for name, group in GROUPS.items():
+            if (asked.groups and name not in asked.groups) or name in asked.without:
+                continue
+            sys.stderr.write(f"{name} …\n")
+            measured[name] = group(Path(folder))
+            sys.stderr.writelines(figure.row() + "\n" for figure in measured[name])
+    if not asked.groups:
+        before = kept() if asked.without else {}
+        whole = {name: measured.get(name) or before.get(name, []) for name in GROUPS}
+        write(whole, rivals.versions())
 
 
-main(sys.argv[1:])
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks")
+    parser.add_argument("groups", nargs="*", choices=[*GROUPS, []], help="run these alone")
+    parser.add_argument("--without", nargs="+", choices=GROUPS, default=[], help="skip these")
+    return parser.parse_args()
+
+
+main()

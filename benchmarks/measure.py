@@ -5,7 +5,7 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -60,14 +60,28 @@ def machine() -> str:
     return f"{os.cpu_count()} cores of {model}, Python {platform.python_version()}"
 
 
-def versions() -> str:
+def versions() -> dict[str, str]:
     """The versions that matter."""
     names = ("starlette", "fastapi", "granian", "msgspec", "sqlalchemy", "asyncpg", "pysqlite3")
-    return ", ".join(f"{name} {version(name)}" for name in names)
+    return {name: version(name) for name in names}
 
 
-def write(figures: Sequence[Figure]) -> None:
-    """Writes the table and the raw figures."""
+def kept() -> dict[str, list[Figure]]:
+    """The figures of the last whole run, by group."""
+    raw = json.loads((HERE / "figures.json").read_text("utf-8"))
+    return {
+        group: [Figure(each["name"], each["unit"], each["runs"], each["aim"]) for each in figures]
+        for group, figures in raw.items()
+    }
+
+
+def write(groups: Mapping[str, Sequence[Figure]], others: Mapping[str, str]) -> None:
+    """Writes the table and the raw figures.
+
+    Args:
+        others: versions of what is not installed by Python.
+    """
+    named = ", ".join(f"{name} {number}" for name, number in {**versions(), **others}.items())
     lines = [
         "# Benchmarks",
         "",
@@ -75,16 +89,19 @@ def write(figures: Sequence[Figure]) -> None:
         "ratios compare runs that took turns on the same machine, so that its noise hits both.",
         "The raw runs are in `figures.json`.",
         "",
-        f"Measured on {machine()}; {versions()}.",
+        f"Measured on {machine()}; {named}.",
         "",
         "| what | median | range of the runs | aim |",
         "| --- | --- | --- | --- |",
-        *(figure.row() for figure in figures),
+        *(figure.row() for figures in groups.values() for figure in figures),
         "",
         (HERE / "notes.md").read_text("utf-8").strip(),
         "",
     ]
     (HERE / "README.md").write_text("\n".join(lines), "utf-8")
-    raw = [{**asdict(figure), "median": figure.median} for figure in figures]
+    raw = {
+        group: [{**asdict(figure), "median": figure.median} for figure in figures]
+        for group, figures in groups.items()
+    }
     (HERE / "figures.json").write_text(json.dumps(raw, indent=1) + "\n", "utf-8")
     sys.stdout.write("\n".join(lines))
