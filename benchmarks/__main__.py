@@ -10,12 +10,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import in_process, over_http, pages, rivals
+from benchmarks import in_process, over_http, pages, rivals, routes
 from benchmarks.measure import Figure, kept, write
 
 GROUPS = {
     "rivals": rivals.figures,
     "over_http": over_http.figures,
+    "routes": routes.figures,
     "in_process": in_process.figures,
     "pages": pages.figures,
 }

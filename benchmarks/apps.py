@@ -1,5 +1,6 @@
-"""The same endpoint, unguarded and guarded, in Starlette and in FastAPI."""
+"""What the servers serve: an endpoint unguarded and guarded, our routes, constant answers."""
 
+import json
 import os
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from starlette.routing import Route
 
 from keybearer import Auth, Session, api_key
 from keybearer.integrations import fastapi, starlette
+from keybearer.web.mount import no_app
 
 BODY = {"message": "Hello from behind the guard", "items": [1, 2, 3]}
 
@@ -22,6 +24,7 @@ def _auth() -> Auth:
         plugins=[api_key(rate_limit="1000000000/1m")],
         accounts=False,
         secret=os.environ["BENCH_SECRET"],
+        service_tokens=os.environ.get("BENCH_SERVICE_TOKENS", "").split(),
     )
 
 
@@ -56,5 +59,36 @@ def fastapi_guarded() -> Any:
     @app.get("/hello")
     async def endpoint(session: Annotated[Session, Depends(fastapi.Guard(auth))]) -> dict[str, Any]:
         return BODY
+
+    return app
+
+
+def routes() -> Any:
+    """Our own routes, and nothing behind them."""
+    return _auth().mount(no_app)
+
+
+def constant() -> Any:
+    """Answers with what our routes have answered once: the same headers and bytes each time."""
+    answers = {
+        path: (
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(name.encode(), value.encode()) for name, value in headers],
+            },
+            {"type": "http.response.body", "body": body.encode()},
+        )
+        for path, (headers, body) in json.loads(os.environ["BENCH_ANSWERS"]).items()
+    }
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            raise TypeError
+        start, body = answers[scope["path"]]
+        if scope["method"] == "POST":
+            await receive()
+        await send(start)
+        await send(body)
 
     return app

@@ -9,9 +9,10 @@ from msgspec.structs import replace
 
 from keybearer.adapters.sql import keys as sql
 from keybearer.domain.errors import Failure
-from keybearer.domain.model import Refusal
+from keybearer.domain.model import Kind, Refusal
 from keybearer.domain.networks import canonical_address
 from keybearer.domain.permissions import parse_needs
+from keybearer.operations.app import App
 from keybearer.operations.declaration import Access, Call, Input, Output, operation
 from keybearer.operations.keywire import ApiKey, key_record
 from keybearer.verification.presented import MAX_CREDENTIAL, Presented
@@ -19,6 +20,7 @@ from keybearer.verification.verifier import Verified
 
 TAG = "Verification"
 MAX_BATCH = 100
+_KEYS: frozenset[Kind] = frozenset({"key"})
 
 
 class VerifyKey(Input, frozen=True, kw_only=True):
@@ -67,7 +69,7 @@ async def verify_api_key(call: Call, asked: VerifyKey) -> Verification:
     The answer is always 200; `valid` tells. `ip` is the address of the client that presented the
     key to you: without it a key that is bound to networks is refused. `cost` 0 only looks.
     """
-    return await _verify(call, asked)
+    return await verify(call.app, asked)
 
 
 @operation("POST", "/api-key/verify-batch", access=Access.SERVICE, tag=TAG, secret=True)
@@ -77,19 +79,25 @@ async def verify_api_keys(call: Call, asked: VerifyBatch) -> VerificationBatch:
     One that asks for what cannot be asked, permissions that are none or an address that is none,
     is answered with that `error`: the others have been counted, and have their answers.
     """
-    results = await asyncio.gather(*(_one_of_many(call, each) for each in asked.keys))
+    results = await asyncio.gather(*(_one_of_many(call.app, each) for each in asked.keys))
     return VerificationBatch(results=list(results))
 
 
-async def _one_of_many(call: Call, asked: VerifyKey) -> Verification:
+async def _one_of_many(app: App, asked: VerifyKey) -> Verification:
     try:
-        return await _verify(call, asked)
+        return await verify(app, asked)
     except Failure as failure:
         error = VerifyError(code=failure.code, message=failure.message)
         return Verification(valid=False, error=error, key=None)
 
 
-async def _verify(call: Call, asked: VerifyKey) -> Verification:
+async def verify(app: App, asked: VerifyKey) -> Verification:
+    """The same for an app that was let in already.
+
+    Raises:
+        Failure: it asks for what cannot be asked; nothing is counted.
+        Unavailable: a dependency is lost.
+    """
     try:
         needed = parse_needs(asked.permissions)
     except ValueError as error:
@@ -97,25 +105,26 @@ async def _verify(call: Call, asked: VerifyKey) -> Verification:
     if asked.ip is not None and canonical_address(asked.ip) is None:
         raise Failure("VALIDATION_ERROR", "ip must be an IPv4 or IPv6 address.")
     presented = Presented(asked.key.encode("utf-8", "surrogatepass"), "header", None)
-    verified = await call.app.verifier.check(
-        presented, asked.ip, needed, accept=frozenset({"key"}), charge=asked.cost
+    verified = await app.verifier.check(
+        presented, asked.ip, needed, accept=_KEYS, charge=asked.cost
     )
     if isinstance(verified, Refusal):
         return Verification(valid=False, error=_error(verified, asked.cost), key=None)
-    return Verification(valid=True, error=None, key=await _record(call, verified))
+    return Verification(valid=True, error=None, key=await _record(app, verified))
 
 
-async def _record(call: Call, verified: Verified) -> ApiKey | None:
+async def _record(app: App, verified: Verified) -> ApiKey | None:
     """The record as this very check has left it."""
+    now = app.clock.now()
     if not verified.grant.metered:
         key = verified.record()
     else:
         # What is left changes with every use: the cached record does not know it.
         id, left = verified.grant.id, verified.remaining
-        key = await call.app.database.read(partial(sql.by_id, id=id, now=call.now))
+        key = await app.database.read(partial(sql.by_id, id=id, now=now))
         if key is not None:
             key = verified.record(key if left is None else replace(key, remaining=left))
-    return None if key is None else key_record(key, call.now)
+    return None if key is None else key_record(key, now)
 
 
 def _error(refusal: Refusal, cost: int) -> VerifyError:

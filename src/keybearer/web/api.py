@@ -7,7 +7,6 @@ what is asked?   ->  400 413 415  after who, so that strangers learn no field na
 the operation    ->  its answer, or its Failure
 """
 
-import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,13 +14,14 @@ import msgspec
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from keybearer.domain.errors import Failure, Unavailable
+from keybearer.domain.errors import Failure
 from keybearer.domain.model import Anonymous, Refusal, RequestFacts, Session, Verdict
 from keybearer.operations.admission import admit, explicit
 from keybearer.operations.app import App
 from keybearer.operations.declaration import Access, Call, Operation, Reply
 from keybearer.web.exchange import (
     ClientGone,
+    answer_to,
     check_site,
     convert,
     facts,
@@ -34,9 +34,7 @@ from keybearer.web.exchange import (
     send_answer,
     send_problem,
 )
-from keybearer.web.problem import RawHeaders, of_failure, of_loss, problem
-
-log = logging.getLogger("keybearer.web")
+from keybearer.web.problem import RawHeaders, problem
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _encode = msgspec.json.Encoder().encode
@@ -103,17 +101,10 @@ class Endpoint:
             status, body, headers = await self._answer(scope, receive, told)
             await send_answer(send, status, body, headers, settings)
             return
-        except Failure as failure:
-            answer = of_failure(failure, scope=scope, request_id=request_id)
-        except Unavailable as loss:
-            log.error("dependency.lost", extra={"request_id": request_id, "reason": loss.reason})
-            answer = of_loss(loss, scope=scope, request_id=request_id)
         except ClientGone:
             return
-        except Exception:
-            # The last resort: one bad request never ends the process, and never succeeds.
-            log.exception("request.failed", extra={"request_id": request_id})
-            answer = problem("INTERNAL_ERROR", scope=scope, request_id=request_id)
+        except Exception as error:  # noqa: BLE001 -- the last resort
+            answer = answer_to(error, scope, request_id)
         await send_problem(send, answer, settings)
 
     async def _answer(

@@ -17,7 +17,7 @@ from keybearer.domain.networks import client_address
 from keybearer.operations.app import App
 from keybearer.settings import Settings
 from keybearer.verification.presented import user_agent
-from keybearer.web.problem import ProblemAnswer, RawHeaders
+from keybearer.web.problem import ProblemAnswer, RawHeaders, of_failure, of_loss, problem
 from keybearer.web.sentences import refusal_of, whole_numbers
 
 if TYPE_CHECKING:
@@ -337,17 +337,34 @@ _COMMON: RawHeaders = [
 _HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 
 
+def common_headers(settings: Settings) -> RawHeaders:
+    """The headers that every answer of ours has, unless it says otherwise."""
+    return [*_COMMON, _HSTS] if settings.secure else _COMMON
+
+
 async def send_answer(
     send: Send, status: int, body: bytes, headers: RawHeaders, settings: Settings
 ) -> None:
     """Sends one whole answer with the headers that every answer of ours has."""
     names = {name for name, _ in headers}
-    all_headers = [*headers, *(pair for pair in _COMMON if pair[0] not in names)]
-    if settings.secure:
-        all_headers.append(_HSTS)
+    all_headers = [*headers, *(pair for pair in common_headers(settings) if pair[0] not in names)]
     all_headers.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": all_headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def answer_to(error: Exception, scope: Scope, request_id: str) -> ProblemAnswer:
+    """The answer to a request that came to nothing: it never succeeds, and never ends the process.
+
+    A lost dependency and a bug are told in the log.
+    """
+    if isinstance(error, Failure):
+        return of_failure(error, scope=scope, request_id=request_id)
+    if isinstance(error, Unavailable):
+        log.error("dependency.lost", extra={"request_id": request_id, "reason": error.reason})
+        return of_loss(error, scope=scope, request_id=request_id)
+    log.error("request.failed", exc_info=error, extra={"request_id": request_id})
+    return problem("INTERNAL_ERROR", scope=scope, request_id=request_id)
 
 
 async def send_problem(send: Send, answer: ProblemAnswer, settings: Settings) -> None:

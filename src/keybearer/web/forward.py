@@ -10,24 +10,29 @@ own request line is looked at, so that no path or query of a client can change w
 need that this server does not know is 400: a typing error in the guard must not go unseen.
 """
 
-import logging
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from starlette.types import Receive, Scope, Send
 
-from keybearer.domain.errors import Failure, Unavailable
+from keybearer.domain.errors import Failure
 from keybearer.domain.model import Anonymous, Refusal, Verdict
 from keybearer.domain.permissions import parse_needs
 from keybearer.operations.admission import identified
 from keybearer.operations.app import App
-from keybearer.web.exchange import client_ip, new_request_id, read_query, send_problem, started
-from keybearer.web.problem import RawHeaders, of_failure, of_loss, problem
+from keybearer.web.exchange import (
+    answer_to,
+    client_ip,
+    new_request_id,
+    read_query,
+    send_problem,
+    started,
+)
+from keybearer.web.problem import RawHeaders
 
 if TYPE_CHECKING:
     from keybearer.auth import Auth
-
-log = logging.getLogger(__name__)
 
 _SEVERAL = frozenset({"permissions"})
 _VISIBLE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
@@ -45,35 +50,28 @@ class Forward:
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         try:
             app = self._auth.parts or await started(self._auth)
-            headers = headers_of(await self._verdict(app, scope))
-        except Failure as failure:
-            answer = of_failure(failure, scope=scope, request_id=new_request_id())
-        except Unavailable as loss:
-            log.error("dependency.lost", extra={"reason": loss.reason})
-            answer = of_loss(loss, scope=scope, request_id=new_request_id())
-        except Exception:
-            # The last resort, as in web/api.py: never a 200.
-            request_id = new_request_id()
-            log.exception("request.failed", extra={"request_id": request_id})
-            answer = problem("INTERNAL_ERROR", scope=scope, request_id=request_id)
-        else:
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await send({"type": "http.response.body", "body": b""})
+            needed = self._needs.get(scope.get("query_string", b""))
+            if needed is None:
+                needed = self._remembered(app, scope)
+            headers, ip = scope["headers"], client_ip(scope, app.settings)
+            verdict = app.verifier.warm(headers, ip, needed)
+            if verdict is None:
+                verdict = await app.verifier.verify(headers, ip, needed)
+            if isinstance(verdict, Anonymous):
+                verdict = await identified(app, headers, needed)
+            told = headers_of(verdict)
+        except Exception as error:  # noqa: BLE001 -- the last resort: never a 200
+            answer = answer_to(error, scope, new_request_id())
+            await send_problem(send, answer, self._auth.settings)
             return
-        await send_problem(send, answer, self._auth.settings)
+        await send({"type": "http.response.start", "status": 200, "headers": told})
+        await send({"type": "http.response.body", "body": b""})
 
-    async def _verdict(self, app: App, scope: Scope) -> Verdict:
-        raw: bytes = scope.get("query_string", b"")
-        needed = self._needs.get(raw)
-        if needed is None:
-            needed = _read_needs(app, scope)
-            if len(self._needs) < _REMEMBERED:
-                self._needs[raw] = needed
-        headers = scope["headers"]
-        verdict = await app.verifier.verify(headers, client_ip(scope, app.settings), needed)
-        if isinstance(verdict, Anonymous):
-            return await identified(app, headers, needed)
-        return verdict
+    def _remembered(self, app: App, scope: Scope) -> frozenset[str]:
+        needed = _read_needs(app, scope)
+        if len(self._needs) < _REMEMBERED:
+            self._needs[scope.get("query_string", b"")] = needed
+        return needed
 
 
 def headers_of(verdict: Verdict) -> RawHeaders:
@@ -89,12 +87,18 @@ def headers_of(verdict: Verdict) -> RawHeaders:
         raise verdict.failure()
     if isinstance(verdict, Anonymous):
         raise Failure("UNAUTHORIZED")
-    return [
-        (b"x-auth-subject", quote(verdict.subject, safe=_VISIBLE).encode()),
-        (b"x-auth-key-id", (verdict.key_id or "").encode()),
-        (b"x-auth-permissions", ",".join(sorted(verdict.permissions or ())).encode()),
-        *_REST,
-    ]
+    return [*_identity(verdict.subject, verdict.key_id, verdict.permissions), *_REST]
+
+
+@lru_cache(maxsize=4_096)
+def _identity(
+    subject: str, key_id: str | None, permissions: frozenset[str] | None
+) -> tuple[tuple[bytes, bytes], ...]:
+    return (
+        (b"x-auth-subject", quote(subject, safe=_VISIBLE).encode()),
+        (b"x-auth-key-id", (key_id or "").encode()),
+        (b"x-auth-permissions", ",".join(sorted(permissions or ())).encode()),
+    )
 
 
 def _read_needs(app: App, scope: Scope) -> frozenset[str]:

@@ -9,11 +9,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from keybearer.domain.errors import KeybearerError, Misuse, Unavailable
 from keybearer.operations.app import App
+from keybearer.operations.verify import verify_api_key
 from keybearer.web.api import routes
 from keybearer.web.exchange import header, new_request_id, send_problem, started
 from keybearer.web.extras import across_origins, ahead, extra_routes
 from keybearer.web.pages.options import Pages
 from keybearer.web.problem import MOUNTED_AT, of_loss, problem
+from keybearer.web.verify import Verify
 
 if TYPE_CHECKING:
     from keybearer.auth import Auth
@@ -47,6 +49,8 @@ class Mount:
         self._ours: ASGIApp | None = None
         self._made_for: App | None = None
         self._ahead = ahead(auth, base)
+        if verify_api_key in auth.operations:
+            self._ahead[base + verify_api_key.path] = Verify(auth, self._below)
         self._site = site_of(auth, pages, base=base, alone=app is no_app)
         self._looks_for_proxies = auth.settings.trusted_proxies is None
 
@@ -62,10 +66,7 @@ class Mount:
                 await at_once(scope, receive, send)
                 return
             if self._is_below(path):
-                if self._looks_for_proxies and header(scope, b"x-forwarded-for") is not None:
-                    self._looks_for_proxies = False  # said once: a client can make it up
-                    log.warning("proxy.not_trusted", extra={"setting": "KEYBEARER_TRUSTED_PROXIES"})
-                await self._serve(scope, receive, send)
+                await self._below(scope, receive, send)
                 return
             if self._site is not None and self._site.owns(path):
                 await self._site(scope, receive, send)
@@ -88,6 +89,12 @@ class Mount:
         if self._site is not None:
             ours = ours or self._site.owns(path)
         return ours and b"%2f" in scope["raw_path"].lower()
+
+    async def _below(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._looks_for_proxies and header(scope, b"x-forwarded-for") is not None:
+            self._looks_for_proxies = False  # said once: a client can make it up
+            log.warning("proxy.not_trusted", extra={"setting": "KEYBEARER_TRUSTED_PROXIES"})
+        await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         settings = self._auth.settings
