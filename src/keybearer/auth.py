@@ -15,9 +15,9 @@ from keybearer.adapters.clock import SystemClock
 from keybearer.adapters.mail import PrintSender, SmtpSender
 from keybearer.adapters.passwords import Hasher
 from keybearer.adapters.sql import activity as sql_activity
-from keybearer.adapters.sql import keys as sql_keys
 from keybearer.adapters.sql import usage as sql_usage
 from keybearer.adapters.sql.database import migrate, open_database, versions
+from keybearer.adapters.sql.quotas import StoredQuotas
 from keybearer.adapters.sql.sqlite import SqliteDatabase
 from keybearer.api import Api
 from keybearer.domain.credentials import PepperRing, guessable
@@ -35,6 +35,7 @@ from keybearer.verification.access import AccessTokens
 from keybearer.verification.grants import StoredGrants
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.owners import Holds
+from keybearer.verification.quota import Quota
 from keybearer.verification.signing import SigningKeys
 from keybearer.verification.usage import Batch, Usage
 from keybearer.verification.verifier import Verifier
@@ -200,6 +201,9 @@ class Auth:
         except Unavailable as error:
             log.error("usage.lost", extra={"reason": error.reason})
         app.hasher.close()
+        app.verifier.lease.end()
+        with contextlib.suppress(Unavailable):  # told in the log
+            await app.verifier.quota.end()
         if self.node is not None:
             await self.node.leave()
         await app.database.close()
@@ -220,9 +224,6 @@ class Auth:
                 await sql_activity.add(tx, batch.samples)
 
             await database.write(body)
-
-        async def consume(id: str, cost: int, now: int) -> int | None:
-            return await database.write(lambda tx: sql_keys.consume(tx, id, cost=cost, now=now))
 
         signing = SigningKeys(
             database=database,
@@ -261,7 +262,9 @@ class Auth:
             grants=grants,
             limiter=limiter,
             usage=Usage(write_usage, limiter.state),
-            consume=consume,
+            quota=Quota(
+                quotas=StoredQuotas(database), cache=node.cache, lease=node.lease, clock=clock
+            ),
             cookie=cookie,
             prefixes=settings.key_prefix,
         )

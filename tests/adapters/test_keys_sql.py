@@ -10,14 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from keybearer.adapters.sql import activity, keylists, keys, keysecrets, usage
+from keybearer.adapters.sql import activity, keylists, keys, keysecrets, quotas, usage
 from keybearer.adapters.sql.database import open_database
 from keybearer.adapters.sql.postgres import PostgresDatabase
 from keybearer.adapters.sql.sqlite import SqliteDatabase
 from keybearer.adapters.sql.tables import activity as activity_rows
 from keybearer.adapters.sql.tables import api_key_secrets, api_keys
 from keybearer.adapters.sql.tables import usage as usage_rows
-from keybearer.domain.limits import refill
 from keybearer.domain.model import EXPIRING_MS, Count, Key, Sample, Status
 from keybearer.domain.ports import Transaction
 from tests.people import START
@@ -92,107 +91,11 @@ async def stored(database: AnyDatabase, id: str, now: int = NOW) -> Key:
     return found
 
 
-async def consume(database: AnyDatabase, id: str, now: int = NOW, *, cost: int = 1) -> int | None:
-    return await database.write(lambda tx: keys.consume(tx, id, cost=cost, now=now))
-
-
 async def listed(database: AnyDatabase, **asked: Any) -> tuple[list[str], int]:
     """The ids of a page, and how many keys there are."""
     wanted: dict[str, Any] = {"owner_id": "ann", "now": NOW, "limit": 1000, "offset": 0}
     found, total = await database.read(lambda tx: keylists.page(tx, **(wanted | asked)))
     return [key.id for key in found], total
-
-
-# --- the quota ------------------------------------------------------------------------------------
-
-
-async def test_of_200_at_once_as_many_pass_as_the_quota_has(database: AnyDatabase) -> None:
-    key = key_of(remaining=70)
-    await add(database, key)
-    left = await asyncio.gather(*(consume(database, key.id) for _ in range(200)))
-    assert sorted(each for each in left if each is not None) == list(range(70))
-    assert left.count(None) == 130
-    assert (await stored(database, key.id)).remaining == 0
-
-
-async def test_of_200_at_once_one_refills(database: AnyDatabase) -> None:
-    key = key_of(remaining=3, refill_amount=50, refill_interval_ms=1000)
-    await add(database, key)
-    due = NOW + 2500
-    left = await asyncio.gather(*(consume(database, key.id, due) for _ in range(200)))
-    assert sorted(each for each in left if each is not None) == list(range(50))
-    after = await stored(database, key.id)
-    assert (after.remaining, after.last_refill_at) == (0, NOW + 2000)
-
-
-async def test_costs_are_whole_or_not_at_all(database: AnyDatabase) -> None:
-    key = key_of(remaining=10)
-    await add(database, key)
-    left = await asyncio.gather(*(consume(database, key.id, cost=3) for _ in range(20)))
-    assert sorted(each for each in left if each is not None) == [1, 4, 7]
-    assert await consume(database, key.id, cost=2) is None
-    assert await consume(database, key.id, cost=1) == 0
-
-
-async def test_a_revoked_key_spends_nothing(database: AnyDatabase) -> None:
-    key = key_of(remaining=5, refill_amount=9, refill_interval_ms=1000)
-    await add(database, key)
-    await database.write(lambda tx: keys.revoke(tx, key.id, now=NOW, reason=None))
-    assert await consume(database, key.id, NOW + 5000) is None
-    after = await stored(database, key.id)
-    assert (after.remaining, after.last_refill_at) == (5, None)
-
-
-async def test_a_key_without_a_quota_has_none_to_take_from(database: AnyDatabase) -> None:
-    plain = key_of()
-    refilled = key_of(refill_amount=9, refill_interval_ms=1000)
-    await add(database, plain, refilled)
-    for key in (plain, refilled):
-        assert await consume(database, key.id, NOW + 5000) is None
-        after = await stored(database, key.id)
-        assert (after.remaining, after.last_refill_at) == (None, None)
-    assert await consume(database, "nobody") is None
-
-
-QUOTAS = st.fixed_dictionaries(
-    {"remaining": st.integers(0, 6), "last_refill_at": st.none() | st.integers(NOW - 90, NOW + 90)}
-)
-REFILLS: st.SearchStrategy[dict[str, int]] = st.just({}) | st.fixed_dictionaries(
-    {"refill_amount": st.integers(1, 6), "refill_interval_ms": st.integers(1, 40)}
-)
-
-
-@given(
-    quota=QUOTAS,
-    refilled=REFILLS,
-    steps=st.lists(st.tuples(st.integers(0, 60), st.integers(1, 7)), max_size=8),
-)
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-async def test_sql_takes_and_refills_as_the_rule_says(
-    database: AnyDatabase,
-    quota: dict[str, int | None],
-    refilled: dict[str, int],
-    steps: list[tuple[int, int]],
-) -> None:
-    key = key_of(**quota, **refilled)
-    await add(database, key)
-    held, filled, now = key.remaining, key.last_refill_at, NOW
-    for passed, cost in steps:
-        now += passed
-        after, when = refill(
-            held, key.refill_amount, key.refill_interval_ms, filled, key.created_at, now
-        )
-        assert after is not None
-        left = await consume(database, key.id, now, cost=cost)
-        if after < cost:
-            assert left is None  # and nothing is written: a refill that is due stays due
-        else:
-            held, filled = after - cost, when
-            assert left == held
-        row = await stored(database, key.id)
-        assert (row.remaining, row.last_refill_at) == (held, filled)
 
 
 # --- the list -------------------------------------------------------------------------------------
@@ -473,7 +376,7 @@ async def test_what_was_written_is_read_back(database: AnyDatabase) -> None:
 async def test_a_change_writes_its_columns_and_no_others(database: AnyDatabase) -> None:
     key = key_of(remaining=5)
     await add(database, key)
-    assert await consume(database, key.id) == 4
+    await database.write(lambda tx: quotas.take(tx, key.id, [1], now=NOW))
     await database.write(lambda tx: keys.save(tx, key.id, {"name": "new", "metadata": None}))
     after = await stored(database, key.id)
     assert (after.name, after.remaining) == ("new", 4)

@@ -9,11 +9,13 @@ import msgspec
 
 from keybearer.domain.credentials import SERVICE_PREFIX, PepperRing, mint
 from keybearer.domain.errors import Unavailable
-from keybearer.domain.model import Change, Grant, Kind, Member, News, Refusal
+from keybearer.domain.limits import CHUNK_SHARE, ration
+from keybearer.domain.model import Change, Grant, Kind, Member, News, Refusal, Taken, Unspent
 from keybearer.verification.cache import Cache
 from keybearer.verification.coherence import LEASE_MS, Lease, NoBus
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.presented import Presented
+from keybearer.verification.quota import Quota
 from keybearer.verification.usage import Batch, Usage
 from keybearer.verification.verifier import Verified, Verifier
 from tests.people import SECRET, START, StandingClock
@@ -170,6 +172,56 @@ class MemoryLog:
             raise Unavailable("lost")
 
 
+class Numbers:
+    """Quotas as a database would hold them: slow or lost when told to, and writing down."""
+
+    def __init__(self) -> None:
+        self.left: dict[str, int] = {}
+        self.version = 0
+        self.refilled_at: int | None = None
+        self.refill_at: int | None = None
+        self.taken: list[tuple[tuple[int, ...], int, int]] = []
+        self.back: list[Unspent] = []
+        self.lost = False
+        self.gate: asyncio.Event | None = None
+
+    async def take(
+        self, id: str, costs: Sequence[int], *, own: int, version: int, ahead: int, now: int
+    ) -> Taken | None:
+        self.taken.append((tuple(costs), own, ahead))
+        await self._answer()
+        held = self.left[id]
+        met, need = tuple([True] * len(costs)), sum(costs) - own
+        if held < need + ahead * CHUNK_SHARE:
+            met, need = ration(costs, own if version == self.version else 0, held)
+            if not any(met):
+                return None
+            ahead = min(ahead, (held - need) // CHUNK_SHARE)
+        self.left[id] -= need + ahead
+        return Taken(
+            met=met,
+            units=need + ahead,
+            ahead=ahead,
+            left=self.left[id],
+            version=self.version,
+            refilled_at=self.refilled_at,
+            refill_at=self.refill_at,
+        )
+
+    async def give_back(self, unspent: Sequence[Unspent]) -> None:
+        self.back += unspent
+        await self._answer()
+        for each in unspent:
+            if each.version == self.version:
+                self.left[each.key_id] += each.units
+
+    async def _answer(self) -> None:
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.lost:
+            raise Unavailable("lost")
+
+
 class Bench:
     """A verifier with everything around it in reach."""
 
@@ -187,10 +239,7 @@ class Bench:
         self.log = MemoryLog()
         self.limiter = Limiter()
         self.batches: list[Batch] = []
-        self.quota: dict[str, int] = {}
-        self.quota_lost = False
-        self.quota_gate: asyncio.Event | None = None
-        self.consumed: list[tuple[str, int, int]] = []
+        self.quotas = Numbers()
         self.lease = Lease(
             cache=self.cache,
             clock=self.clock,
@@ -208,7 +257,7 @@ class Bench:
             grants=self.rows,
             limiter=self.limiter,
             usage=self.usage,
-            consume=self._consume,
+            quota=Quota(quotas=self.quotas, cache=self.cache, lease=self.lease, clock=self.clock),
             cookie=COOKIE,
             prefixes=prefixes,
         )
@@ -244,16 +293,16 @@ class Bench:
     async def _write(self, batch: Batch) -> None:
         self.batches.append(batch)
 
-    async def _consume(self, id: str, cost: int, now: int) -> int | None:
-        self.consumed.append((id, cost, now))
-        if self.quota_gate is not None:
-            await self.quota_gate.wait()
-        if self.quota_lost:
-            raise Unavailable("lost")
-        if self.quota[id] < cost:
-            return None
-        self.quota[id] -= cost
-        return self.quota[id]
 
-
-__all__ = ["ALL", "COOKIE", "START", "Bench", "Rows", "bearer", "grant", "header", "new_key"]
+__all__ = [
+    "ALL",
+    "COOKIE",
+    "START",
+    "Bench",
+    "Numbers",
+    "Rows",
+    "bearer",
+    "grant",
+    "header",
+    "new_key",
+]

@@ -41,10 +41,11 @@ from keybearer.verification.cache import Cache, Entry
 from keybearer.verification.coherence import LEASE_MS, Lease, Serving, Visiting
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.presented import Presented
+from keybearer.verification.quota import Quota
 from keybearer.verification.usage import Batch, Usage
 from keybearer.verification.verifier import Verified, Verifier
 from tests.people import SECRET, START
-from tests.verification.parts import new_key
+from tests.verification.parts import Numbers, new_key
 
 KEYS = [new_key() for _ in range(2)]
 RING = PepperRing([SECRET.encode()])
@@ -157,10 +158,6 @@ async def ignore(_batch: Batch) -> None:
     return None
 
 
-async def no_quota(_id: str, _cost: int, _now: int) -> int | None:
-    raise AssertionError("no key has a quota")
-
-
 @dataclass
 class Guards:
     """The parts under search; each can be exchanged for one without its guard."""
@@ -235,7 +232,7 @@ class Search(RuleBasedStateMachine):
             grants=self.world,
             limiter=limiter,
             usage=Usage(ignore, limiter.state),
-            consume=no_quota,
+            quota=Quota(quotas=Numbers(), cache=cache, lease=lease, clock=clock),
             cookie="c",
             prefixes=("kb_",),
         )

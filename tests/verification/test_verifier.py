@@ -226,13 +226,13 @@ async def test_a_refused_key_is_counted_and_takes_nothing(
     fields: dict[str, Any], expected: str
 ) -> None:
     bench = Bench()
-    bench.quota["k1"] = 5
+    bench.quotas.left["k1"] = 5
     key = bench.add(**{"permissions": READ, "limit": LIMIT, "metered": True, **fields})
     for _ in range(3):  # cold, then warm
         assert await bench.code(key, needed=READ) == expected
     await bench.flush()
     assert bench.counted() == {expected: 3}
-    assert bench.quota == {"k1": 5}
+    assert bench.quotas.left == {"k1": 5}
     assert bench.limiter.state("k1") is None
     assert len(bench.rows.reads) == 1
 
@@ -294,58 +294,59 @@ async def test_the_limit_refuses_with_when_to_come_again() -> None:
 
 async def test_an_uncharged_check_takes_and_counts_nothing() -> None:
     bench = Bench()
-    bench.quota["k1"] = 1
+    bench.quotas.left["k1"] = 1
     key = bench.add(limit=RateLimit(maximum=1, window_ms=1000), metered=True)
     for _ in range(3):
         accepted = await verdict_of(bench, bearer(key), charge=False)
         assert isinstance(accepted, Session)
         assert await bench.code(key, charge=0) == "ok"
     await bench.flush()
-    assert (bench.quota, bench.counted()) == ({"k1": 1}, {})
+    assert (bench.quotas.left, bench.counted()) == ({"k1": 1}, {})
     assert await bench.code(key) == "ok"
 
 
 async def test_the_quota_is_taken_and_what_is_left_is_told() -> None:
     bench = Bench()
-    bench.quota["k1"] = 5
+    bench.quotas.left["k1"] = 5
     key = bench.add(metered=True)
     left = []
     for cost in (1, 3):
         verified = await bench.check(key, charge=cost)
         assert isinstance(verified, Verified)
-        left.append(verified.remaining)
+        assert verified.left is not None
+        left.append(verified.left.remaining)
     assert left == [4, 1]
     assert await bench.code(key, charge=2) == "USAGE_EXCEEDED"
-    assert bench.consumed == [("k1", 1, START), ("k1", 3, START), ("k1", 2, START)]
+    assert bench.quotas.taken == [((1,), 0, 0), ((3,), 0, 0), ((2,), 0, 0)]
 
 
 async def test_the_limit_comes_first_and_keeps_the_quota() -> None:
     bench = Bench()
-    bench.quota["k1"] = 10
+    bench.quotas.left["k1"] = 10
     key = bench.add(limit=LIMIT, metered=True)
     codes = [await bench.code(key) for _ in range(4)]
     assert codes == ["ok", "ok", "RATE_LIMITED", "RATE_LIMITED"]
-    assert bench.quota == {"k1": 8}
+    assert bench.quotas.left == {"k1": 8}
 
 
 async def test_what_the_quota_refuses_is_given_back_to_the_limit() -> None:
     bench = Bench()
-    bench.quota["k1"] = 0
+    bench.quotas.left["k1"] = 0
     key = bench.add(limit=LIMIT, metered=True)
     assert [await bench.code(key) for _ in range(5)] == ["USAGE_EXCEEDED"] * 5
-    bench.quota["k1"] = 10
+    bench.quotas.left["k1"] = 10
     assert [await bench.code(key) for _ in range(3)] == ["ok", "ok", "RATE_LIMITED"]
 
 
 async def test_a_lost_quota_is_unavailable_and_given_back_to_the_limit() -> None:
     bench = Bench()
-    bench.quota["k1"] = 10
+    bench.quotas.left["k1"] = 10
     key = bench.add(limit=LIMIT, metered=True)
-    bench.quota_lost = True
+    bench.quotas.lost = True
     for _ in range(5):
         with pytest.raises(Unavailable):
             await bench.check(key)
-    bench.quota_lost = False
+    bench.quotas.lost = False
     assert [await bench.code(key) for _ in range(3)] == ["ok", "ok", "RATE_LIMITED"]
     await bench.flush()
     assert bench.counted() == {"accepted": 2, "RATE_LIMITED": 1}
@@ -353,7 +354,7 @@ async def test_a_lost_quota_is_unavailable_and_given_back_to_the_limit() -> None
 
 async def test_a_lost_quota_of_a_key_without_limit_is_unavailable() -> None:
     bench = Bench()
-    bench.quota["k1"], bench.quota_lost = 1, True
+    bench.quotas.left["k1"], bench.quotas.lost = 1, True
     key = bench.add(metered=True)
     with pytest.raises(Unavailable):
         await bench.check(key)
@@ -361,14 +362,14 @@ async def test_a_lost_quota_of_a_key_without_limit_is_unavailable() -> None:
 
 async def test_a_request_cancelled_at_the_quota_is_given_back_to_the_limit_once() -> None:
     bench = Bench()
-    bench.quota["k1"] = 10
+    bench.quotas.left["k1"] = 10
     key = bench.add(limit=RateLimit(maximum=1, window_ms=1000), metered=True)
-    bench.quota_gate = asyncio.Event()
+    bench.quotas.gate = asyncio.Event()
     request = asyncio.create_task(bench.check(key))
     await asyncio.sleep(0.01)
     request.cancel()
     await asyncio.gather(request, return_exceptions=True)
-    bench.quota_gate.set()
+    bench.quotas.gate.set()
     assert [await bench.code(key) for _ in range(2)] == ["ok", "RATE_LIMITED"]
     await bench.flush()
     assert bench.counted() == {"accepted": 1, "RATE_LIMITED": 1}
@@ -376,11 +377,11 @@ async def test_a_request_cancelled_at_the_quota_is_given_back_to_the_limit_once(
 
 async def test_under_parallel_requests_the_limit_is_exact() -> None:
     bench = Bench()
-    bench.quota["k1"] = 1000
+    bench.quotas.left["k1"] = 1000
     key = bench.add(limit=RateLimit(maximum=7, window_ms=1000), metered=True)
     codes = await asyncio.gather(*(bench.code(key) for _ in range(50)))
     assert (codes.count("ok"), codes.count("RATE_LIMITED")) == (7, 43)
-    assert bench.quota == {"k1": 993}
+    assert bench.quotas.left == {"k1": 993}
 
 
 # --- one read for many ----------------------------------------------------------------------

@@ -17,11 +17,18 @@ edge; a window that begins anew with each request starves steady clients.)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 PIECES = 64
 MAX_AMOUNT = 2**53 - 1
 """The largest limit, window (ms) or cost: what JSON carries exactly."""
+
+CHUNK_SHARE = 1_000
+"""What a process takes of a quota ahead is at most one in so many of what is left then …"""
+CHUNK_MAX = 10_000
+"""… and at most so much."""
 
 _CLOCK_WAS_SET_BACK_MS = 60_000
 _STRUCTURED_INTEGER_MAX = 999_999_999_999_999  # RFC 9651 section 3.3.1
@@ -225,6 +232,20 @@ def until_refill(
     anchor = created_at if last_refill_at is None else last_refill_at
     passed = max(0, (now - anchor) // refill_interval_ms)
     return anchor + (passed + 1) * refill_interval_ms - now
+
+
+def ration(costs: Sequence[int], own: int, held: int) -> tuple[tuple[bool, ...], int]:
+    """Which costs a quota meets, in the order in which they came, and what they take from it.
+
+    What a process has taken before (`own`) is spent first, then what is `held` in the database. A
+    cost is met whole or not at all; one that is not met leaves the rest to those behind it.
+    """
+    left = own + held
+    met = []
+    for cost in costs:
+        met.append(cost <= left)
+        left -= cost if met[-1] else 0
+    return tuple(met), max(0, held - left)
 
 
 def rate_limit_headers(

@@ -245,6 +245,36 @@ An instant, so that it compares as any other; it is never shown.
 """
 
 
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
+    """What a quota gave to some requests at once, and how it stands after.
+
+    Attributes:
+        met: for each cost, in their order, whether there was enough.
+        units: what was taken, for those and ahead.
+        ahead: how much of it is ahead, for requests to come.
+        left: what the database has left.
+        version: moves whenever `remaining` is set or refilled; a unit belongs to one of them.
+        refilled_at: when it was refilled last.
+        refill_at: when it is refilled next, if ever.
+    """
+
+    met: tuple[bool, ...]
+    units: int
+    ahead: int
+    left: int
+    version: int
+    refilled_at: int | None
+    refill_at: int | None
+
+
+class Unspent(msgspec.Struct, frozen=True, kw_only=True):
+    """Units of a key's quota that were taken and not spent."""
+
+    key_id: str
+    version: int
+    units: int
+
+
 class KeySecret(msgspec.Struct, frozen=True, kw_only=True):
     """One secret of a key, as far as it is known: the secret itself is not in it.
 

@@ -231,6 +231,7 @@ async def list_api_keys(call: Call, asked: ListKeys) -> ApiKeyPage:
     if asked.user_id is not UNSET:
         owner_id = _named_owner(call, asked.user_id)
 
+    await call.app.verifier.quota.give_back(owner_id=owner_id)
     direction = asked.sort_direction
     if direction is UNSET:
         direction = "desc" if asked.sort_by == "createdAt" else "asc"
@@ -271,6 +272,7 @@ async def get_api_key(call: Call, asked: GetKey) -> ApiKey:
     """
     id = named(call, asked.id)
     await call.app.verifier.usage.flush(call.now)
+    await call.app.verifier.quota.give_back(id)
     key = await call.app.database.read(lambda tx: own_key(call, tx, id))
     return key_record(key, call.now)
 

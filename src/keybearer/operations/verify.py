@@ -5,7 +5,6 @@ from functools import partial
 from typing import Annotated
 
 import msgspec
-from msgspec.structs import replace
 
 from keybearer.adapters.sql import keys as sql
 from keybearer.domain.errors import Failure
@@ -116,14 +115,14 @@ async def verify(app: App, asked: VerifyKey) -> Verification:
 async def _record(app: App, verified: Verified) -> ApiKey | None:
     """The record as this very check has left it."""
     now = app.clock.now()
-    if not verified.grant.metered:
+    if verified.left is not None or not verified.grant.metered:
         key = verified.record()
     else:
         # What is left changes with every use: the cached record does not know it.
-        id, left = verified.grant.id, verified.remaining
+        id = verified.grant.id
+        await app.verifier.quota.give_back(id)
         key = await app.database.read(partial(sql.by_id, id=id, now=now))
-        if key is not None:
-            key = verified.record(key if left is None else replace(key, remaining=left))
+        key = None if key is None else verified.record(key)
     return None if key is None else key_record(key, now)
 
 

@@ -87,9 +87,7 @@ class Cache:
 
     def put(self, digest: bytes, entry: Entry, *, begun: int) -> bool:
         """Keeps an entry unless one of its tags was invalidated since generation `begun`."""
-        if begun < self._floor:
-            return False
-        if any(self._invalidated.get(tag, 0) > begun for tag in entry.grant.tags):
+        if not self.untouched(entry.grant.tags, since=begun):
             return False
         self._forget(digest)
         entry.weight = weight_of(entry.grant)
@@ -101,6 +99,12 @@ class Cache:
         for tag in entry.grant.tags:
             self._by_tag.setdefault(tag, set()).add(digest)
         return True
+
+    def untouched(self, tags: Iterable[str], *, since: int) -> bool:
+        """Whether nothing that has one of `tags` was invalidated since generation `since`."""
+        if since < self._floor:
+            return False
+        return all(self._invalidated.get(tag, 0) <= since for tag in tags)
 
     def invalidate(self, tags: Iterable[str]) -> None:
         """Drops every entry that has one of `tags`, and bars the fills that are under way."""

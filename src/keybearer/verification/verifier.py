@@ -12,10 +12,11 @@ A broken dependency is an exception (`Unavailable`, 503), never a verdict.
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
 from hashlib import blake2b
 from typing import Protocol
 from urllib.parse import unquote_to_bytes
+
+import msgspec
 
 from keybearer.domain.credentials import (
     REFRESH_PREFIX,
@@ -32,6 +33,7 @@ from keybearer.verification.cache import ENTRY_LIFE_MS, Cache, Entry
 from keybearer.verification.coherence import AnyLease
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.presented import Headers, Presented, read
+from keybearer.verification.quota import Left, Quota
 from keybearer.verification.usage import SecretTally, Usage
 
 NO_NEEDS: frozenset[str] = frozenset()
@@ -62,12 +64,12 @@ class Grants(Protocol):
 class Verified:
     """An accepted credential: its grant, the caller it stands for, what its quota has left."""
 
-    __slots__ = ("_entry", "grant", "remaining", "session")
+    __slots__ = ("_entry", "grant", "left", "session")
 
-    def __init__(self, entry: Entry, remaining: int | None) -> None:
+    def __init__(self, entry: Entry, left: Left | None) -> None:
         self.grant = entry.grant
         self.session = entry.session
-        self.remaining = remaining
+        self.left = left
         self._entry = entry
 
     def record(self, read_now: Key | None = None) -> Key | None:
@@ -80,6 +82,10 @@ class Verified:
         if read_now is not None:
             return tally.onto(read_now, written=tally.written)
         key = self.grant.record
+        if key is not None and self.left is not None:
+            key = msgspec.structs.replace(
+                key, remaining=self.left.remaining, last_refill_at=self.left.refilled_at
+            )
         return None if key is None else tally.onto(key, written=written)
 
 
@@ -87,8 +93,6 @@ class Verifier:
     """The check of one process.
 
     Args:
-        consume: takes from a key's quota, exactly, and tells what is left; None when there is
-            not enough.
         cookie: the name of the session cookie.
         prefixes: the prefixes that our API keys may have.
     """
@@ -103,18 +107,18 @@ class Verifier:
         grants: Grants,
         limiter: Limiter,
         usage: Usage,
-        consume: Callable[[str, int, int], Awaitable[int | None]],
+        quota: Quota,
         cookie: str,
         prefixes: tuple[str, ...],
     ) -> None:
         self.cache = cache
         self.lease = lease
         self.limiter = limiter
+        self.quota = quota
         self.usage = usage
         self._ring = ring
         self._clock = clock
         self._grants = grants
-        self._consume = consume
         # The cache's index needs no pepper: a key that only this process knows, and a hash that
         # costs a quarter of OpenSSL's HMAC.
         self._index = blake2b(key=os.urandom(32), digest_size=32)
@@ -165,7 +169,8 @@ class Verifier:
     ) -> Verdict | None:
         """The verdict from memory alone, without a coroutine; None when `verify` must be asked.
 
-        The hot path of the guards: a credential in the cache, under the lease, without a quota.
+        The hot path of the guards: a credential in the cache, under the lease, and units of its
+        quota at hand where it has one.
         Arguments as `verify`.
         """
         presented = read(headers, self._cookie)
@@ -184,13 +189,16 @@ class Verifier:
         if entry is None or (now >= entry.fresh_until and not self.lease.stretched):
             return None
         grant = entry.grant
-        if grant.metered:
+        if grant.metered and charge and not self.quota.has(grant.id, now):
             return None
         if grant.kind not in accept or (presented.via == "header" and grant.kind not in _KEYS):
             return _misplaced(grant, presented)
         refusal = judge(grant, needed, ip, now)
-        if refusal is None and charge and grant.limit is not None:
-            refusal = self._take(grant, now, 1)
+        if refusal is None and charge:
+            if grant.limit is not None:
+                refusal = self._take(grant, now, 1)
+            if grant.metered and refusal is None:
+                self.quota.spend(grant.id, now)
         if refusal is not None:
             entry.tally.refuse(now, refusal.code, ip, presented.user_agent)
             return refusal
@@ -241,10 +249,10 @@ class Verifier:
         if grant.kind not in accept or (presented.via == "header" and grant.kind not in _KEYS):
             return _misplaced(grant, presented)
         refusal = judge(grant, needed, ip, now)
-        remaining: int | None = None
+        left: Left | None = None
         if refusal is None and charge:
             if grant.metered:
-                remaining, refusal = await self._take_metered(grant, now, charge)
+                left, refusal = await self._take_metered(grant, now, charge)
             elif grant.limit is not None:
                 refusal = self._take(grant, now, charge)
         if refusal is not None:
@@ -253,7 +261,7 @@ class Verifier:
         if charge or grant.session_id is not None:
             # Whoever looks at the own keys uses the login, though it costs nothing.
             entry.uses.accept(now, ip, presented.user_agent)
-        return Verified(entry, remaining)
+        return Verified(entry, left)
 
     # --- limit and quota ---
 
@@ -273,20 +281,18 @@ class Verifier:
 
     async def _take_metered(
         self, grant: Grant, now: int, cost: int
-    ) -> tuple[int | None, Refusal | None]:
+    ) -> tuple[Left | None, Refusal | None]:
         """Limit first, then quota; what the quota refuses is given back to the limit."""
         refusal = self._take(grant, now, cost)
         if refusal is not None:
             return None, refusal
-        remaining: int | None = None
+        left: Left | None = None
         try:
-            remaining = await self._consume(grant.id, cost, now)
+            left = await self.quota.take(grant, cost)
         finally:
-            if remaining is None and grant.limit is not None:
+            if left is None and grant.limit is not None:
                 self.limiter.window(grant.id, grant.limit, now).give_back(now, cost)
-        if remaining is None:
-            return None, _spent(grant, now)
-        return remaining, None
+        return left, _spent(grant, now) if left is None else None
 
     # --- when the cache has no answer ---
 

@@ -3,18 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import msgspec
-from sqlalchemy import (
-    BigInteger,
-    and_,
-    bindparam,
-    case,
-    delete,
-    func,
-    insert,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import bindparam, delete, func, insert, or_, select, update
 
 from keybearer.adapters.sql import keysecrets
 from keybearer.adapters.sql.tables import activity, api_key_secrets, api_keys, usage, users
@@ -111,37 +100,6 @@ _GRANT = (
     )
     .where(api_key_secrets.c.digest.in_(bindparam("digests", expanding=True)))
 )
-# A refill that is due comes first, in the same statement: once for an interval, on its schedule.
-_NOW = bindparam("now", type_=BigInteger)
-_COST = bindparam("cost", type_=BigInteger)
-_ANCHOR = func.coalesce(api_keys.c.last_refill_at, api_keys.c.created_at)
-_DUE = and_(
-    api_keys.c.refill_amount.is_not(None),
-    api_keys.c.refill_interval_ms.is_not(None),
-    api_keys.c.refill_interval_ms <= _NOW - _ANCHOR,
-)
-_HELD = case((_DUE, api_keys.c.refill_amount), else_=api_keys.c.remaining)
-_CONSUME = (
-    update(api_keys)
-    .where(
-        api_keys.c.id == bindparam("key_id"),
-        api_keys.c.revoked_at.is_(None),
-        api_keys.c.remaining.is_not(None),
-        _HELD >= _COST,
-    )
-    .values(
-        remaining=_HELD - _COST,
-        last_refill_at=case(
-            (
-                _DUE,
-                _ANCHOR
-                + (_NOW - _ANCHOR) // api_keys.c.refill_interval_ms * api_keys.c.refill_interval_ms,
-            ),
-            else_=api_keys.c.last_refill_at,
-        ),
-    )
-    .returning(api_keys.c.remaining)
-)
 _FORGET_SECRETS = delete(api_key_secrets).where(
     api_key_secrets.c.key_id.in_(bindparam("ids", expanding=True))
 )
@@ -214,11 +172,11 @@ async def count_live(tx: Transaction, owner_id: str, *, now: int) -> int:
 async def save(tx: Transaction, id: str, changes: Mapping[str, object]) -> None:
     """Writes the columns that change, and only those: counters beside them stay untouched."""
     names = sorted(changes)
-    statement = (
-        update(api_keys)
-        .where(api_keys.c.id == bindparam("key_id"))
-        .values({name: bindparam(f"new_{name}") for name in names})
-    )
+    values: dict[str, object] = {name: bindparam(f"new_{name}") for name in names}
+    if "remaining" in changes:
+        # The new number counts, whatever processes have taken of the old one.
+        values["quota_version"] = api_keys.c.quota_version + 1
+    statement = update(api_keys).where(api_keys.c.id == bindparam("key_id")).values(values)
     await tx.run(
         statement, key_id=id, **{f"new_{name}": _column(name, changes[name]) for name in names}
     )
@@ -253,15 +211,6 @@ async def by_digest(
     """The key of a secret, and what a verdict needs beside it, in one indexed read."""
     row = await tx.one(_GRANT, digests=list(digests), now=now)
     return None if row is None else (read(row), row)
-
-
-async def consume(tx: Transaction, id: str, *, cost: int, now: int) -> int | None:
-    """Takes from a key's quota, refilled first when that is due, and gives what is left.
-
-    None when too little is left; then nothing is taken.
-    """
-    row = await tx.one(_CONSUME, key_id=id, cost=cost, now=now)
-    return None if row is None else int(row.remaining)
 
 
 async def forget_ended(tx: Transaction, *, before: int, limit: int = 500) -> int:

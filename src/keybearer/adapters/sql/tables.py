@@ -101,6 +101,8 @@ api_keys = Table(
     Column("rate_limit_window_ms", BigInteger),
     Column("limit_state", LargeBinary),
     Column("remaining", BigInteger),
+    # Moves whenever `remaining` is set or refilled: units that were taken before never come back.
+    Column("quota_version", BigInteger, nullable=False, server_default="0"),
     Column("refill_amount", BigInteger),
     Column("refill_interval_ms", BigInteger),
     Column("last_refill_at", BigInteger),
