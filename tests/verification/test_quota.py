@@ -290,14 +290,16 @@ async def test_who_counted_on_units_of_another_number_asks_again() -> None:
     bench = await bench_with(50_000)
     await busy(bench, 4)
     had = unspent(bench)
+    bench.clock.advance(BUSY_MS)  # so that it takes nothing ahead
     bench.quotas.gate = asyncio.Event()
     (asked,) = await in_flight(bench, had + 2)
     # Another node's change is committed, and this one has not heard of it.
-    bench.quotas.version, bench.quotas.left["k1"] = 1, 2_000
+    bench.quotas.version, bench.quotas.left["k1"] = 1, 60_000
     bench.quotas.gate.set()
-    assert await asked == 2_000 - had - 2
+    assert await asked == 60_000 - had - 2
+    assert [own for _, own, _ in bench.quotas.taken[-2:]] == [had, 2]
     await bench.verifier.quota.give_back()
-    assert bench.quotas.left["k1"] == 2_000 - had - 2
+    assert bench.quotas.left["k1"] == 60_000 - had - 2
 
 
 async def test_a_chunk_ends_with_the_refill() -> None:
