@@ -198,7 +198,7 @@ async def test_a_lost_database_is_unavailable_for_all_who_wait_and_takes_no_chun
 
 
 async def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("keybearer.verification.patience.PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr("keybearer.verification.quota.PATIENCE_SECONDS", 0.01)
     bench = await bench_with(5)
     bench.quotas.gate = asyncio.Event()
     with pytest.raises(Unavailable, match="in time"):

@@ -57,7 +57,7 @@ COSTS = [1, 1, 1, 1, 2, 30, 900, 4_000]
 ONE = st.integers(0, 2)
 NODES = st.integers(2, 3)
 TIMES = [1, 200, 999, 2_000, 5_000]
-THOROUGH = int(os.environ.get("KEYBEARER_SEARCH", "60"))
+THOROUGH = int(os.environ.get("KEYBEARER_QUOTA_EXAMPLES", "60"))
 
 
 ENGINE = create_engine("sqlite://", module=driver, poolclass=StaticPool)

@@ -78,6 +78,7 @@ async def update_api_key(call: Call, asked: UpdateKey) -> ApiKey:
     changes = await _changes(call, asked, before)
     if not changes:
         raise Failure("NO_VALUES_TO_UPDATE")
+    await call.app.verifier.quota.give_back(before.id)
 
     async def body(tx: Transaction) -> Key:
         key = await own_key(call, tx, asked.key_id, lock=True)

@@ -101,6 +101,7 @@ async def rotate_api_key(call: Call, asked: RotateKey) -> CreatedApiKey:
     id = named(call, asked.key_id)
     if call.session.replaced:
         raise Failure("KEY_NOT_ROTATABLE", "This secret was replaced: use the new one.")
+    await call.app.verifier.quota.give_back(id)
 
     async def body(tx: Transaction) -> tuple[Key, Secret]:
         key = await own_key(call, tx, id, lock=True)

@@ -172,6 +172,7 @@ async def _change(
     Raises:
         Failure: KEY_NOT_FOUND; KEY_ALREADY_ROTATED; KEY_NOT_ROTATING.
     """
+    await call.app.verifier.quota.give_back(asked.key_id)
 
     async def body(tx: Transaction) -> Key:
         key = await own_key(call, tx, asked.key_id, lock=True)

@@ -40,6 +40,9 @@ BUSY_MS = 1_000
 CHUNK_LIFE_MS = 5_000
 """What was taken and is not spent is not good after this, and goes back within a second."""
 
+PATIENCE_SECONDS = 5.0
+"""How long a request waits for its share."""
+
 log = logging.getLogger("keybearer")
 
 
@@ -135,7 +138,7 @@ class Quota:
         if chunk.flight is None:
             chunk.flight = patience.begin(self._fly(chunk))
         try:
-            return await patience.in_time(answer)
+            return await patience.in_time(answer, PATIENCE_SECONDS)
         finally:
             answer.cancel()  # who has gone away spends nothing
 
