@@ -8,15 +8,14 @@ It says `ready`, waits for a line, and then spends with 16 callers at once:
 import asyncio
 import os
 import sys
-from typing import Any, cast
 
 from keybearer.adapters.clock import SystemClock
 from keybearer.adapters.sql.database import open_database
 from keybearer.adapters.sql.quotas import StoredQuotas
 from keybearer.domain.model import Grant
 from keybearer.verification.cache import Cache
-from keybearer.verification.coherence import Lease
 from keybearer.verification.quota import Quota
+from tests.verification.parts import MemoryLog, lease_on
 
 CALLERS = 16
 
@@ -48,7 +47,7 @@ async def main(how: str, url: str, *ids: str) -> None:
     """Waits for the word, spends, and gives back what it has."""
     database, _ = open_database(url)
     cache, clock = Cache(1), SystemClock()
-    lease = Lease(cache, clock, cast(Any, None))
+    lease = lease_on(MemoryLog(), cache, clock)
     lease.until = 1 << 60
     quota = Quota(quotas=StoredQuotas(database), cache=cache, lease=lease, clock=clock)
     os.write(1, b"ready\n")

@@ -11,6 +11,7 @@ from keybearer.domain.credentials import SERVICE_PREFIX, PepperRing, mint
 from keybearer.domain.errors import Unavailable
 from keybearer.domain.limits import CHUNK_SHARE, ration
 from keybearer.domain.model import Change, Grant, Kind, Member, News, Refusal, Taken, Unspent
+from keybearer.domain.ports import Clock
 from keybearer.verification.cache import Cache
 from keybearer.verification.coherence import LEASE_MS, Lease, NoBus
 from keybearer.verification.limiter import Limiter
@@ -172,6 +173,18 @@ class MemoryLog:
             raise Unavailable("lost")
 
 
+def lease_on(log: MemoryLog, cache: Cache, clock: Clock, *, stale_ms: int = 0) -> Lease:
+    """The lease of a node on a log, with no bus."""
+    return Lease(
+        cache=cache,
+        clock=clock,
+        log=log,
+        bus=NoBus(),
+        me=Member(id="bench", lease_ms=LEASE_MS + stale_ms),
+        still_ours=log.check,
+    )
+
+
 class Numbers:
     """Quotas as a database would hold them: slow or lost when told to, and writing down."""
 
@@ -240,14 +253,7 @@ class Bench:
         self.limiter = Limiter()
         self.batches: list[Batch] = []
         self.quotas = Numbers()
-        self.lease = Lease(
-            cache=self.cache,
-            clock=self.clock,
-            log=self.log,
-            bus=NoBus(),
-            me=Member(id="bench", lease_ms=LEASE_MS + stale_ms),
-            still_ours=self.log.check,
-        )
+        self.lease = lease_on(self.log, self.cache, self.clock, stale_ms=stale_ms)
         self.usage = Usage(self._write, self.limiter.state)
         self.verifier = verifier(
             ring=self.ring,

@@ -42,11 +42,11 @@ from keybearer.domain.limits import CHUNK_MAX, CHUNK_SHARE
 from keybearer.domain.model import Taken, Unspent
 from keybearer.verification import quota as module
 from keybearer.verification.cache import Cache
-from keybearer.verification.coherence import LEASE_MS, Lease
+from keybearer.verification.coherence import LEASE_MS
 from keybearer.verification.quota import Left, Quota
 from tests.adapters.test_keys_sql import key_of
 from tests.people import StandingClock
-from tests.verification.parts import grant
+from tests.verification.parts import MemoryLog, grant, lease_on
 
 ID = "k1"
 GRANT = grant(id=ID, metered=True)
@@ -126,7 +126,7 @@ class Node:
     def __init__(self, world: "Search", guards: Guards) -> None:
         self.applied = world.seq
         self.cache = Cache(10)
-        self.lease = Lease(self.cache, world.clock, cast(Any, None))
+        self.lease = lease_on(MemoryLog(), self.cache, world.clock)
         self.gone = 0
         self.quota = guards.quota(
             quotas=guards.stored(world, self), cache=self.cache, lease=self.lease, clock=world.clock

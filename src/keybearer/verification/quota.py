@@ -32,7 +32,7 @@ from keybearer.domain.model import Grant, Taken, Unspent
 from keybearer.domain.ports import Clock
 from keybearer.verification import patience
 from keybearer.verification.cache import Cache
-from keybearer.verification.coherence import Lease
+from keybearer.verification.coherence import AnyLease
 
 BUSY_MS = 1_000
 """A key that takes again within this time takes some ahead."""
@@ -91,7 +91,7 @@ class _Chunk:
 class Quota:
     """The units of one process. All methods run on the event loop's thread."""
 
-    def __init__(self, *, quotas: Quotas, cache: Cache, lease: Lease, clock: Clock) -> None:
+    def __init__(self, *, quotas: Quotas, cache: Cache, lease: AnyLease, clock: Clock) -> None:
         self._quotas = quotas
         self._cache = cache
         self._lease = lease
