@@ -6,12 +6,14 @@ from pathlib import Path
 
 from benchmarks.keys import auth_on, make_keys
 from benchmarks.measure import RUNS, Figure, percentile
-from keybearer import Session
+from keybearer import Auth, Session
+from keybearer.inputs import CreateKey
 from keybearer.operations.app import App
 from tests.servers import run_postgres
 
 _FEW, _MANY = 10_000, 1_000_000
 _WARM, _COLD = 20_000, 1_000
+_CALLERS = 64
 
 
 def figures(folder: Path) -> list[Figure]:
@@ -30,13 +32,17 @@ async def _sqlite(few: str, many: str) -> list[Figure]:
     return [
         *await _warm(few, few_keys[0]),
         *await _cold("SQLite", few, few_keys, many, many_keys),
+        *await _metered("SQLite", few),
     ]
 
 
 async def _postgres(few: str, many: str) -> list[Figure]:
     few_keys = await make_keys(few, _FEW)
     many_keys = await make_keys(many, _MANY)
-    return await _cold("PostgreSQL", few, few_keys, many, many_keys)
+    return [
+        *await _cold("PostgreSQL", few, few_keys, many, many_keys),
+        *await _metered("PostgreSQL", few),
+    ]
 
 
 async def _warm(database: str, key: str) -> list[Figure]:
@@ -75,6 +81,40 @@ async def _cold(
         Figure(f"in process, cold, {engine}, 10 k keys: p99", "µs", tails, "≤ 1 000 µs"),
         Figure(f"cold, {engine}: 1 M keys ÷ 10 k keys", "×", ratios, "≤ 1.3"),
     ]
+
+
+async def _metered(engine: str, database: str) -> list[Figure]:
+    """One key with a quota: in plenty by one caller, and to its end by many at once."""
+    plenty, end = [], []
+    auth = auth_on(database)
+    async with auth.lifespan():
+        app = await auth.running()
+        for _ in range(RUNS):
+            plenty.append(await _spend(auth, app, 10_000_000, requests=_WARM, callers=1))
+            end.append(await _spend(auth, app, 900, requests=900, callers=_CALLERS))
+    return [
+        Figure(f"one key with a quota of 10 M, one caller, {engine}", "req/s", plenty),
+        Figure(f"the last 900 of a quota, {_CALLERS} callers, {engine}", "req/s", end),
+    ]
+
+
+async def _spend(auth: Auth, app: App, remaining: int, *, requests: int, callers: int) -> float:
+    """Requests a second."""
+    asked = CreateKey(user_id="owner", remaining=remaining, rate_limit_enabled=False)
+    made = await auth.api.create_api_key(asked)
+    headers = [(b"host", b"localhost"), (b"authorization", f"Bearer {made.key}".encode())]
+    turns = iter(range(requests))
+    verifier = app.verifier
+
+    async def call() -> None:
+        for _ in turns:
+            verdict = verifier.warm(headers, None) or await verifier.verify(headers, None)
+            if not isinstance(verdict, Session):
+                raise TypeError(f"refused: {verdict}")
+
+    begun = time.perf_counter()
+    await asyncio.gather(*(call() for _ in range(callers)))
+    return requests / (time.perf_counter() - begun)
 
 
 async def _cold_times(app: App, keys: list[str]) -> list[float]:

@@ -71,4 +71,5 @@ def _row(id: str, number: int, secret: str) -> dict[str, object]:
         "rate_limit_max": 1_000_000_000,
         "rate_limit_window_ms": 60_000,
         "request_count": 0,
+        "quota_version": 0,
     }

@@ -64,6 +64,12 @@ ENGINE = create_engine("sqlite://", module=driver, poolclass=StaticPool)
 metadata.create_all(ENGINE, tables=[api_keys, api_key_secrets])
 
 
+@pytest.fixture(autouse=True)
+def nobody_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But when the search says so, however slow the machine is."""
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 3_600.0)
+
+
 class Broken(AssertionError):
     pass
 
