@@ -182,10 +182,15 @@ class RedisServer:
             self._process.kill()
             self._process.wait()
 
-    def signal(self, number: signal.Signals) -> None:
-        """SIGSTOP makes it a server that takes connections and never answers; SIGCONT ends that."""
+    def pause(self) -> None:
+        """Have it take connections and never answer."""
         assert self._process is not None
-        self._process.send_signal(number)
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """End the pause."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
 
 @contextlib.contextmanager

@@ -34,6 +34,26 @@ _CLOCK_WAS_SET_BACK_MS = 60_000
 _STRUCTURED_INTEGER_MAX = 999_999_999_999_999  # RFC 9651 section 3.3.1
 
 
+class Take(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What came of asking a window.
+
+    Attributes:
+        accepted: whether the cost was taken.
+        remaining: how much could be taken after that.
+        retry_after_ms: milliseconds until this cost could be taken again; 0 when it can at once.
+        reset_after_ms: milliseconds until `remaining` grows; 0 when nothing counts.
+        at: the instant at which it was counted, on the clock of whoever counted.
+        shared: whether all processes count together there.
+    """
+
+    accepted: bool
+    remaining: int
+    retry_after_ms: int
+    reset_after_ms: int
+    at: int
+    shared: bool
+
+
 class SlidingWindow:
     """The accepted requests of one key: mutable, fixed in size, not locked.
 
@@ -73,8 +93,26 @@ class SlidingWindow:
             raise ValueError("A request costs 1 or more.")
         return False
 
+    def add(self, now: int, cost: int = 1) -> bool:
+        """Count what was accepted elsewhere, and answer whether it fits here as well."""
+        if cost < 1:
+            raise ValueError("A request costs 1 or more.")
+        self._settle(now)
+        self._counts[self._piece % self._keep] += cost
+        self._used += cost
+        return self._used <= self._maximum
+
+    def ages(self, now: int) -> list[tuple[int, int]]:
+        """What counts at `now`, as `(age, amount)`: it came at least `age` milliseconds ago."""
+        self._settle(now)
+        return [
+            (max(0, now - self._begin(piece + 1) + 1), self._counts[piece % self._keep])
+            for piece in range(self._piece - self._keep + 1, self._piece + 1)
+            if self._counts[piece % self._keep]
+        ]
+
     def give_back(self, now: int, cost: int = 1) -> None:
-        """Undo a `take` that was accepted: the same `now`, the same `cost`.
+        """Undo a `take` that was accepted, or an `add`: the same `now`, the same `cost`.
 
         What is no longer counted is not given back. After a clock ran backwards, older requests
         are forgotten rather than newer ones, so the promise holds.

@@ -4,7 +4,7 @@ A window outlives its key's cache entry, so that an edit or a cleared cache give
 one; windows in which nothing happened for their whole length are swept away.
 """
 
-from keybearer.domain.limits import SlidingWindow
+from keybearer.domain.limits import SlidingWindow, Take
 from keybearer.domain.model import RateLimit
 
 _SWEEP_AT = 10_000
@@ -33,6 +33,23 @@ class Limiter:
             window = SlidingWindow(limit.maximum, limit.window_ms)
         self._windows[id] = (limit, window)
         return window
+
+    def take(self, id: str, limit: RateLimit, now: int, cost: int) -> Take:
+        """Takes from the window of one key, or changes nothing."""
+        window = self.window(id, limit, now)
+        return Take(
+            accepted=window.take(now, cost),
+            remaining=window.remaining(now),
+            retry_after_ms=window.retry_after(now, cost),
+            reset_after_ms=window.reset_after(now),
+            at=now,
+            shared=False,
+        )
+
+    def pop(self) -> tuple[str, RateLimit, SlidingWindow]:
+        """Takes out one window; KeyError when there is none."""
+        id, (limit, window) = self._windows.popitem()
+        return id, limit, window
 
     def state(self, id: str) -> bytes | None:
         """What a key's window has counted, to outlive the process."""

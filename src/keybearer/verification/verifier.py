@@ -25,7 +25,7 @@ from keybearer.domain.credentials import (
     well_formed,
 )
 from keybearer.domain.judgement import judge
-from keybearer.domain.limits import until_refill
+from keybearer.domain.limits import Take, until_refill
 from keybearer.domain.model import ANONYMOUS, Grant, Key, Kind, RateLimit, Refusal, Session, Verdict
 from keybearer.domain.ports import Clock
 from keybearer.verification import patience
@@ -34,6 +34,7 @@ from keybearer.verification.coherence import AnyLease
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.presented import Headers, Presented, read
 from keybearer.verification.quota import Left, Quota
+from keybearer.verification.shared import SharedLimiter
 from keybearer.verification.usage import SecretTally, Usage
 
 NO_NEEDS: frozenset[str] = frozenset()
@@ -95,6 +96,7 @@ class Verifier:
     Args:
         cookie: the name of the session cookie.
         prefixes: the prefixes that our API keys may have.
+        shared: the limits of all processes; without, this one counts alone.
     """
 
     def __init__(
@@ -110,12 +112,14 @@ class Verifier:
         quota: Quota,
         cookie: str,
         prefixes: tuple[str, ...],
+        shared: SharedLimiter | None = None,
     ) -> None:
         self.cache = cache
         self.lease = lease
         self.limiter = limiter
         self.quota = quota
         self.usage = usage
+        self._shared = shared
         self._ring = ring
         self._clock = clock
         self._grants = grants
@@ -169,8 +173,8 @@ class Verifier:
     ) -> Verdict | None:
         """The verdict from memory alone, without a coroutine; None when `verify` must be asked.
 
-        The hot path of the guards: a credential in the cache, under the lease, and units of its
-        quota at hand where it has one.
+        The hot path of the guards: a credential in the cache, under the lease, with units of its
+        quota at hand where it has one, and without a limit that other processes count too.
         Arguments as `verify`.
         """
         presented = read(headers, self._cookie)
@@ -196,6 +200,8 @@ class Verifier:
         refusal = judge(grant, needed, ip, now)
         if refusal is None and charge:
             if grant.limit is not None:
+                if self._shared is not None:
+                    return None
                 refusal = self._take(grant, now, 1)
             if grant.metered and refusal is None:
                 self.quota.spend(grant.id, now)
@@ -254,7 +260,11 @@ class Verifier:
             if grant.metered:
                 left, refusal = await self._take_metered(grant, now, charge)
             elif grant.limit is not None:
-                refusal = self._take(grant, now, charge)
+                if self._shared is None:
+                    refusal = self._take(grant, now, charge)
+                else:
+                    taken = await self._take_limit(grant, now, charge)
+                    refusal = taken if isinstance(taken, Refusal) else None
         if refusal is not None:
             entry.tally.refuse(now, refusal.code, ip, presented.user_agent)
             return refusal
@@ -272,26 +282,38 @@ class Verifier:
         window = self.limiter.window(grant.id, limit, now)
         if window.take(now, cost):
             return None
-        return Refusal(
-            code="RATE_LIMITED",
-            retry_after_ms=window.retry_after(now, cost),
-            limit=limit,
-            id=grant.id,
-        )
+        return _limited(grant, window.retry_after(now, cost))
+
+    async def _take_limit(self, grant: Grant, now: int, cost: int) -> Take | Refusal | None:
+        """What was taken from the limit, wherever it is counted; None where there is none."""
+        limit = grant.limit
+        if limit is None:
+            return None
+        if self._shared is None:
+            taken = self.limiter.take(grant.id, limit, now, cost)
+        else:
+            taken = await self._shared.take(grant.id, limit, now, cost)
+        return taken if taken.accepted else _limited(grant, taken.retry_after_ms)
+
+    async def _give_back(self, id: str, limit: RateLimit, now: int, cost: int, taken: Take) -> None:
+        if self._shared is None:
+            self.limiter.window(id, limit, now).give_back(now, cost)
+        else:
+            await self._shared.give_back(id, limit, now, cost, taken)
 
     async def _take_metered(
         self, grant: Grant, now: int, cost: int
     ) -> tuple[Left | None, Refusal | None]:
         """Limit first, then quota; what the quota refuses is given back to the limit."""
-        refusal = self._take(grant, now, cost)
-        if refusal is not None:
-            return None, refusal
+        taken = await self._take_limit(grant, now, cost)
+        if isinstance(taken, Refusal):
+            return None, taken
         left: Left | None = None
         try:
             left = await self.quota.take(grant, cost)
         finally:
-            if left is None and grant.limit is not None:
-                self.limiter.window(grant.id, grant.limit, now).give_back(now, cost)
+            if left is None and taken is not None and grant.limit is not None:
+                await self._give_back(grant.id, grant.limit, now, cost, taken)
         return left, _spent(grant, now) if left is None else None
 
     # --- when the cache has no answer ---
@@ -375,6 +397,12 @@ def session_of(grant: Grant) -> Session:
         expires_at=grant.expires_at,
         authenticated_at=grant.authenticated_at,
         replaced=grant.usable_until is not None,
+    )
+
+
+def _limited(grant: Grant, retry_after_ms: int) -> Refusal:
+    return Refusal(
+        code="RATE_LIMITED", retry_after_ms=retry_after_ms, limit=grant.limit, id=grant.id
     )
 
 

@@ -9,7 +9,7 @@ cluster, as managed services forbid CONFIG.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import msgspec
@@ -53,19 +53,56 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int
 
 
-def connect(url: str) -> Client:
+class Restarts:
+    """When a Redis that we knew was started anew: what it held may be gone.
+
+    Each new connection asks who answers, so no command goes to a server that was not asked. At an
+    address that we knew, another run id is a restart, and the uptime tells when it was.
+    """
+
+    def __init__(self, now: Callable[[], int]) -> None:
+        self.at = 0
+        self._now = now
+        self._runs: dict[tuple[str, int], str] = {}
+
+    async def look(self, connection: Any) -> None:
+        """Greets as the library would, then asks."""
+        await connection.on_connect()
+        await connection.send_command("INFO", "server")
+        lines = (await connection.read_response()).decode().splitlines()
+        info = dict(line.split(":", 1) for line in lines if ":" in line)
+        address, run = (connection.host, connection.port), info.get("run_id", "")
+        if self._runs.setdefault(address, run) != run:
+            self._runs[address] = run
+            # Whole seconds, rounded down: it was not later than that.
+            self.at = max(self.at, self._now() - int(info.get("uptime_in_seconds", 0)) * 1000)
+
+
+def connect(url: str, restarts: Restarts | None = None) -> Client:
     """A client for REDIS_URL in any of its forms; nothing is sent yet. End it with `close`.
+
+    Args:
+        url: REDIS_URL.
+        restarts: who shall notice when a server was started anew.
 
     Raises:
         Misuse: the URL is none.
     """
     parts = _parse(url)
+    watched: dict[str, Any] = {}
+    if restarts is not None:
+        watched = {"redis_connect_func": restarts.look}
     if parts.kind == "cluster":
-        return RedisCluster(
+        cluster = RedisCluster(
             startup_nodes=[ClusterNode(host, port) for host, port in parts.hosts],
             # Once more after the map of the cluster was read anew: a node had gone.
             **_options(parts, retry=Retry(NoBackoff(), 1)),
         )
+        # It takes no such argument, and gives each node a copy of these.
+        cluster.connection_kwargs.update(watched)
+        for node in cluster.nodes_manager.startup_nodes.values():
+            node.connection_kwargs.update(watched)
+        return cluster
     if parts.kind == "sentinel":
         sentinel = Sentinel(  # type: ignore[no-untyped-call] # the library's own gap
             parts.hosts,
@@ -73,9 +110,11 @@ def connect(url: str) -> Client:
                 parts, username=parts.sentinel_username, password=parts.sentinel_password
             ),
         )
-        master: Redis = sentinel.master_for(parts.service, db=parts.db, **_options(parts))
+        master: Redis = sentinel.master_for(
+            parts.service, db=parts.db, **_options(parts, **watched)
+        )
         return master
-    return _single(parts, *parts.hosts[0])
+    return _single(parts, *parts.hosts[0], **watched)
 
 
 async def subscriber(url: str) -> Redis:
@@ -183,8 +222,8 @@ def _parse(url: str) -> RedisUrl:
         raise Misuse(f"KEYBEARER_REDIS_URL: {error}") from None
 
 
-def _single(parts: RedisUrl, host: str, port: int) -> Redis:
-    return Redis(host=host, port=port, db=parts.db, **_options(parts))
+def _single(parts: RedisUrl, host: str, port: int, **others: object) -> Redis:
+    return Redis(host=host, port=port, db=parts.db, **_options(parts, **others))
 
 
 def _options(parts: RedisUrl, **others: object) -> dict[str, Any]:
