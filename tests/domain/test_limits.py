@@ -134,6 +134,37 @@ def test_giving_back_late_never_breaks_the_promise(
     assert most_in_any_interval(accepted, window_ms) <= maximum
 
 
+@given(traffic())
+def test_what_is_added_counts_above_the_maximum_too(
+    scene: tuple[int, int, list[tuple[int, int]]],
+) -> None:
+    maximum, window_ms, arrivals = scene
+    window, roomy = SlidingWindow(maximum, window_ms), SlidingWindow(MAX_AMOUNT, window_ms)
+    for now, cost in arrivals:
+        assert roomy.take(now, cost)
+        used = MAX_AMOUNT - roomy.remaining(now)
+        assert window.add(now, cost) == (used <= maximum)
+        assert window.remaining(now) == max(0, maximum - used)
+        assert window.ages(now) == roomy.ages(now)
+        assert sum(amount for _, amount in window.ages(now)) == used
+        assert (window.retry_after(now) == 0) == (used < maximum)
+        window.give_back(now, cost)
+        assert window.remaining(now) == max(0, maximum - used + cost)
+        window.add(now, cost)
+
+
+@given(traffic())
+def test_an_age_is_never_more_than_it_was(scene: tuple[int, int, list[tuple[int, int]]]) -> None:
+    _, window_ms, arrivals = scene
+    window, events = SlidingWindow(0, window_ms), list[int]()
+    for now, cost in arrivals:
+        window.add(now, cost)
+        events += [now] * cost
+        told = [age for age, amount in window.ages(now) for _ in range(amount)]
+        for age, then in zip(reversed(told), reversed(events), strict=False):
+            assert 0 <= age <= now - then
+
+
 @pytest.mark.parametrize("later", [65_000, 66_000, 130_000, 500_000])
 def test_what_no_longer_counts_is_not_given_back(later: int) -> None:
     window, edge = SlidingWindow(2, 64_000), NOW - NOW % 64_000
@@ -239,6 +270,8 @@ def test_a_cost_below_1_is_a_mistake(cost: int) -> None:
         window.take(NOW, cost)
     with pytest.raises(ValueError, match="costs 1 or more"):
         window.give_back(NOW, cost)
+    with pytest.raises(ValueError, match="costs 1 or more"):
+        window.add(NOW, cost)
     assert window.remaining(NOW) == 5
 
 

@@ -17,6 +17,7 @@ from keybearer.verification.coherence import LEASE_MS, Lease, NoBus
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.presented import Presented
 from keybearer.verification.quota import Quota
+from keybearer.verification.shared import SharedLimiter
 from keybearer.verification.usage import Batch, Usage
 from keybearer.verification.verifier import Verified, Verifier
 from tests.people import SECRET, START, StandingClock
@@ -244,6 +245,7 @@ class Bench:
         prefixes: tuple[str, ...] = ("kb_",),
         stale_ms: int = 0,
         verifier: Callable[..., Verifier] = Verifier,
+        shared: SharedLimiter | None = None,
     ) -> None:
         self.clock = StandingClock()
         self.ring = PepperRing([SECRET.encode()])
@@ -266,6 +268,7 @@ class Bench:
             quota=Quota(quotas=self.quotas, cache=self.cache, lease=self.lease, clock=self.clock),
             cookie=COOKIE,
             prefixes=prefixes,
+            shared=shared,
         )
 
     def add(self, kind: Kind = "key", *, credential: bytes | None = None, **fields: Any) -> bytes:
