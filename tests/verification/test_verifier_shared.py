@@ -75,11 +75,11 @@ async def test_what_the_quota_refuses_is_given_back_to_the_shared_limit() -> Non
     shared = Shared()
     bench = await shared.start()
     key = bench.add(limit=LIMIT, metered=True)
-    bench.quota["k1"] = 1
+    bench.quotas.left["k1"] = 1
     assert [await bench.code(key) for _ in range(5)] == ["ok", *["USAGE_EXCEEDED"] * 4]
-    bench.quota["k1"] = 9
+    bench.quotas.left["k1"] = 9
     assert [await bench.code(key) for _ in range(2)] == ["ok", "RATE_LIMITED"]
-    assert bench.quota["k1"] == 8
+    assert bench.quotas.left["k1"] == 8
 
 
 async def test_without_redis_the_share_is_left() -> None:
