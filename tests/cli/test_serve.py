@@ -76,7 +76,8 @@ def test_a_worker_that_cannot_start_ends_the_server_with_exit_code_1(shell: Shel
     """Somebody takes the lock between the parent's look and the worker's start."""
     code = (
         "from keybearer.cli import main, serve; from keybearer.auth import Auth; import sys;"
-        "serve._rehearse = lambda keywords, examples: Auth(serving=False, **keywords).settings;"
+        "serve._rehearse = lambda keywords, examples: "
+        "(Auth(serving=False, **keywords).settings, None);"
         "sys.argv = ['keybearer', 'serve', '--port', '0']; main()"
     )
     with shell.serving():
