@@ -215,6 +215,7 @@ class Auth:
         ring = PepperRing([secret.encode() for secret in _secrets(settings)])
         holds = self._holds()
         limiter = Limiter()
+        shared = await node.share(limiter)
         dialect = "sqlite" if settings.sqlite_path is not None else "postgresql"
 
         async def write_usage(batch: Batch) -> None:
@@ -261,12 +262,14 @@ class Auth:
             lease=node.lease,
             grants=grants,
             limiter=limiter,
-            usage=Usage(write_usage, limiter.state),
+            # Where all count in Redis, what this process counts is no state of the key.
+            usage=Usage(write_usage, limiter.state if shared is None else lambda _id: None),
             quota=Quota(
                 quotas=StoredQuotas(database), cache=node.cache, lease=node.lease, clock=clock
             ),
             cookie=cookie,
             prefixes=settings.key_prefix,
+            shared=shared,
         )
         return App(
             settings=settings,

@@ -27,6 +27,8 @@ from keybearer.verification.coherence import (
     Receipt,
     Spread,
 )
+from keybearer.verification.limiter import Limiter
+from keybearer.verification.shared import SharedLimiter
 
 if TYPE_CHECKING:
     from keybearer.adapters.redis.bus import RedisBus
@@ -46,6 +48,7 @@ class Node:
         lease: its right to answer from it.
         spread: how its changes reach the others.
         bus: what carries them, where there is Redis.
+        limits: what all nodes count together, where there is Redis.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Node:
         self.cache = Cache(settings.cache_size, settings.cache_mb * 2**20)
         self.bus: RedisBus | None = None
         self.lease: AnyLease = NoLease(self.cache)
+        self.limits: SharedLimiter | None = None
         self.spread = self._new_spread(NoBus())
 
     async def enter(self) -> None:
@@ -104,12 +108,34 @@ class Node:
         """Answers nothing any more, and says so."""
         self.lease.end()
         await self.spread.finish()
+        if self.limits is not None:
+            await self.limits.stop()
         if isinstance(self.lease, Lease):
             with contextlib.suppress(Unavailable):
                 await self._log.leave(self._me.id)
         if self.bus is not None:
             await self.bus.stop()
         await self._lock.release()
+
+    async def share(self, limiter: Limiter) -> SharedLimiter | None:
+        """The limits of all nodes, where there is Redis; `limiter` counts this one's beside it.
+
+        Raises:
+            Misuse: Redis cannot be relied on.
+            Unavailable: the database is lost.
+        """
+        url = self._settings.redis_url
+        if url is None:
+            return None
+        from keybearer.adapters.redis.windows import RedisWindows  # noqa: PLC0415 -- an extra
+
+        windows = RedisWindows(url, await read_name(self._database), self._clock.now)
+        self.limits = SharedLimiter(
+            limiter, windows, lambda: self.spread.nodes_at_most, self._clock
+        )
+        if self._serving:  # who does not, hardly ever counts anything, and asks when it does
+            await self.limits.start()
+        return self.limits
 
     async def _open_bus(self, url: str) -> "RedisBus":
         from keybearer.adapters.redis.bus import RedisBus  # noqa: PLC0415 -- an extra

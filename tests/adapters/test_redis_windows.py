@@ -1,6 +1,7 @@
 """The script counts as `SlidingWindow` does, at any time, and one key is one window for all."""
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
@@ -213,14 +214,15 @@ def wall() -> int:
     return time.time_ns() // 1_000_000
 
 
-def patient(url: str, database: str) -> RedisWindows:
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine a round trip may take its time."""
-    return RedisWindows(url, database, wall, patience=10)
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 10)
 
 
 @pytest.fixture
 async def windows(redis_url: str) -> AsyncIterator[RedisWindows]:
-    windows = patient(redis_url, "d1")
+    windows = RedisWindows(redis_url, "d1", wall)
     yield windows
     await windows.close()
 
@@ -234,7 +236,7 @@ async def test_many_at_once_get_exactly_the_maximum(windows: RedisWindows) -> No
 
 
 async def test_four_clients_share_one_window(redis_url: str) -> None:
-    several = [patient(redis_url, "d1") for _ in range(4)]
+    several = [RedisWindows(redis_url, "d1", wall) for _ in range(4)]
     taken = await asyncio.gather(
         *(windows.take("k", LIMIT, 1) for windows in several for _ in range(100))
     )
@@ -243,11 +245,40 @@ async def test_four_clients_share_one_window(redis_url: str) -> None:
         await windows.close()
 
 
+_HAMMER = """
+import asyncio, sys, time
+from keybearer.adapters.redis import windows
+from keybearer.domain.model import RateLimit
+
+async def main(url, times, maximum):
+    windows.PATIENCE_SECONDS = 10
+    shared = windows.RedisWindows(url, "d1", lambda: time.time_ns() // 1_000_000)
+    limit = RateLimit(maximum=maximum, window_ms=600_000)
+    taken = await asyncio.gather(*(shared.take("k", limit, 1) for _ in range(times)))
+    await shared.close()
+    print(sum(take.accepted for take in taken))
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+"""
+
+
+async def test_four_processes_share_one_window(redis_url: str) -> None:
+    running = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", _HAMMER, redis_url, "300", "1000"),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        for _ in range(4)
+    ]
+    said = [(await process.communicate())[0] for process in running]
+    assert sum(int(accepted) for accepted in said) == 1000
+
+
 async def test_keys_and_databases_have_windows_of_their_own(
     redis_url: str, windows: RedisWindows
 ) -> None:
     full = RateLimit(maximum=1, window_ms=60_000)
-    elsewhere = patient(redis_url, "d2")
+    elsewhere = RedisWindows(redis_url, "d2", wall)
     assert (await windows.take("k", full, 1)).accepted
     assert not (await windows.take("k", full, 1)).accepted
     assert (await windows.take("other", full, 1)).accepted
@@ -274,7 +305,7 @@ async def test_a_window_vanishes_from_redis_when_nothing_of_it_counts(
 
 
 async def test_a_cluster_spreads_the_windows(cluster_url: str) -> None:
-    windows = patient(cluster_url, "d1")
+    windows = RedisWindows(cluster_url, "d1", wall)
     assert cast("Any", await windows.check()).nodes == 3
     taken = await asyncio.gather(
         *(windows.take(f"k{number % 20}", LIMIT, 1) for number in range(400))
@@ -285,7 +316,7 @@ async def test_a_cluster_spreads_the_windows(cluster_url: str) -> None:
 
 async def test_what_a_sentinel_watches_counts() -> None:
     with run_redis_sentinel() as url:
-        windows = patient(url, "d1")
+        windows = RedisWindows(url, "d1", wall)
         taken = [await windows.take("k", LIMIT, 4) for _ in range(3)]
         assert [take.accepted for take in taken] == [True, True, False]
         await windows.close()
@@ -293,7 +324,7 @@ async def test_what_a_sentinel_watches_counts() -> None:
 
 async def test_a_restart_is_known_before_the_first_answer_after_it() -> None:
     with own_redis() as server:
-        windows = patient(server.url, "d1")
+        windows = RedisWindows(server.url, "d1", wall)
         await windows.take("k", LIMIT, 1)
         assert windows.forgot_at == 0
         server.kill()
@@ -313,7 +344,7 @@ async def test_who_never_knew_the_redis_before_knows_of_no_restart(windows: Redi
 
 async def test_an_evicting_redis_is_refused() -> None:
     with run_redis("--maxmemory-policy", "allkeys-lru") as url:
-        windows = patient(url, "d1")
+        windows = RedisWindows(url, "d1", wall)
         with pytest.raises(Misuse, match="set its maxmemory-policy to noeviction"):
             await windows.check()
         await windows.close()
@@ -321,7 +352,7 @@ async def test_an_evicting_redis_is_refused() -> None:
 
 async def test_a_full_redis_is_unavailable() -> None:
     with run_redis("--maxmemory", "1") as url:
-        windows = patient(url, "d1")
+        windows = RedisWindows(url, "d1", wall)
         with pytest.raises(Unavailable, match="OutOfMemory"):
             await windows.check()
         await windows.close()
@@ -339,7 +370,7 @@ async def test_whoever_asks_and_leaves_disturbs_nobody(windows: RedisWindows) ->
 
 async def test_who_still_waits_when_it_ends_is_told() -> None:
     with own_redis() as server:
-        windows = patient(server.url, "d1")
+        windows = RedisWindows(server.url, "d1", wall)
         await windows.check()
         server.pause()
         waiting = asyncio.create_task(windows.take("k", LIMIT, 1))

@@ -171,7 +171,7 @@ def _announce(settings: "Settings", warning: str | None, *, examples: bool) -> N
     if settings.workers > 1:
         say(f"workers:   {settings.workers} processes, which share their limits over Redis")
     if warning is not None:
-        say(f"warning:   {warning}: until it is back, receipts take longer")
+        say(f"warning:   {warning}: until it is back, each process counts its share")
     if examples:
         say(f'examples:  curl -H "Authorization: Bearer $KEY" {base}/api/protected-endpoint')
 

@@ -364,6 +364,11 @@ class Spread:
         return 1 + sum(other.suspicion is None for other in self._others)
 
     @property
+    def nodes_at_most(self) -> int:
+        """How many nodes there may be: suspected ones, too, until they are expelled."""
+        return 1 + len(self._others)
+
+    @property
     def waiting(self) -> int:
         """How many changes wait for others."""
         return len(self._asked)

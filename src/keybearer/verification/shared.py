@@ -98,7 +98,7 @@ class SharedLimiter:
     def __init__(
         self, local: Limiter, windows: Windows, nodes: Callable[[], int], clock: Clock
     ) -> None:
-        self.shared = False
+        self.shared = True
         self._local = local
         self._windows = windows
         self._nodes = nodes
@@ -107,7 +107,7 @@ class SharedLimiter:
         self._returning: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Counts together from now on; alone, if Redis cannot be reached yet.
+        """Looks whether Redis is there; if it cannot be reached yet, begins alone.
 
         Raises:
             Misuse: it can be reached, and cannot be relied on.
@@ -116,8 +116,6 @@ class SharedLimiter:
             await self._windows.check()
         except Unavailable as error:
             self._lose(error.reason)
-        else:
-            self.shared = True
 
     async def probe(self) -> None:
         """Looks whether Redis is back, tells it what it missed, and has it count again.

@@ -164,22 +164,13 @@ class RedisWindows:
         url: REDIS_URL in any of its forms.
         database: the id of the database, so that several may share a Redis.
         now: our own clock, in milliseconds.
-        patience: seconds that a request waits.
 
     Raises:
         Misuse: the URL is none.
     """
 
-    def __init__(
-        self,
-        url: str,
-        database: str,
-        now: Callable[[], int],
-        *,
-        patience: float = PATIENCE_SECONDS,
-    ) -> None:
+    def __init__(self, url: str, database: str, now: Callable[[], int]) -> None:
         self._url = url
-        self._patience = patience
         self._prefix = f"keybearer:{database}:limit:"
         self._restarts = Restarts(now)
         self._client = connect(url, self._restarts)
@@ -266,7 +257,7 @@ class RedisWindows:
     async def _travel(self, calls: list[_Call]) -> None:
         answers: list[object] = ["stopped"] * len(calls)
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 answers = await self._run("EVALSHA", self._sha, calls)
                 unknown = [
                     number
