@@ -42,6 +42,13 @@ def starlette_guarded() -> Any:
     return Starlette(routes=[guarded], lifespan=auth.lifespan)
 
 
+def nodes() -> Any:
+    """The guarded endpoint and our own routes; the settings of the environment count."""
+    auth = _auth()
+    guarded = Route("/hello", hello, middleware=[Middleware(starlette.Guard, auth=auth)])
+    return auth.mount(Starlette(routes=[guarded]))
+
+
 def fastapi_plain() -> Any:
     app = FastAPI()
 

@@ -20,7 +20,9 @@ def auth_on(database: str) -> Auth:
     )
 
 
-async def make_keys(database: str, count: int, *, kept: int = 1_000) -> list[str]:
+async def make_keys(
+    database: str, count: int, *, kept: int = 1_000, limited: bool = True
+) -> list[str]:
     """Fills a database with `count` keys of many owners; gives up to `kept` of them."""
     opened, _ = open_database(database)
     await migrate(opened)
@@ -34,7 +36,7 @@ async def make_keys(database: str, count: int, *, kept: int = 1_000) -> list[str
             if number % stride == 0 and len(shown) < kept:
                 shown.append(secret)
             id = new_id(1_790_000_000_000 + number, os.urandom(10))
-            keys.append(_row(id, number, secret))
+            keys.append(_row(id, number, secret, limited=limited))
             digests.append(
                 {
                     "digest": ring.digest(secret.encode()),
@@ -54,7 +56,7 @@ async def make_keys(database: str, count: int, *, kept: int = 1_000) -> list[str
     return shown
 
 
-def _row(id: str, number: int, secret: str) -> dict[str, object]:
+def _row(id: str, number: int, secret: str, *, limited: bool) -> dict[str, object]:
     row: dict[str, object] = dict.fromkeys(column.name for column in api_keys.c)
     return row | {
         "id": id,
@@ -67,7 +69,7 @@ def _row(id: str, number: int, secret: str) -> dict[str, object]:
         "created_at": 1_790_000_000_000 + number,
         "updated_at": 1_790_000_000_000 + number,
         "created_by": "benchmark",
-        "rate_limit_enabled": True,
+        "rate_limit_enabled": limited,
         "rate_limit_max": 1_000_000_000,
         "rate_limit_window_ms": 60_000,
         "request_count": 0,

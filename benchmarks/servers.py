@@ -41,7 +41,7 @@ class Load:
 
     def on(self, port: int, seconds: float = SECONDS) -> tuple[float, float]:
         """Requests per second, and microseconds of CPU that the worker spent on each."""
-        worker = _worker_of(port)
+        worker = worker_of(port)
         before = _cpu_seconds(worker)
         output = subprocess.run(
             [
@@ -67,8 +67,12 @@ _POST = Path(__file__).with_name("post.lua")
 
 
 @contextlib.contextmanager
-def granian(app: str, folder: Path, **variables: str) -> Iterator[int]:
-    """A granian with one worker that serves an app of `benchmarks.apps`; gives its port."""
+def granian(app: str, folder: Path, *, log: str | None = None, **variables: str) -> Iterator[int]:
+    """A granian with one worker that serves an app of `benchmarks.apps`; gives its port.
+
+    Args:
+        log: the name of the file for what it says; as the app is called unless given.
+    """
     port = free_port()
     command = [
         *(sys.executable, "-m", "granian", "--interface", "asgi", "--factory"),
@@ -76,7 +80,8 @@ def granian(app: str, folder: Path, **variables: str) -> Iterator[int]:
         *("--log-level", "warning", "--no-ws", f"benchmarks.apps:{app}"),
     ]
     environment = {**os.environ, "BENCH_SECRET": SECRET, **variables}
-    with (folder / f"{app}.log").open("w") as log, _process(command, environment, log):
+    folder.mkdir(exist_ok=True)
+    with (folder / f"{log or app}.log").open("w") as said, _process(command, environment, said):
         _wait(port)
         yield port
 
@@ -106,7 +111,7 @@ def _process(command: Sequence[str], environment: dict[str, str], log: IO[str]) 
         process.wait(timeout=20)
 
 
-def _worker_of(port: int) -> int:
+def worker_of(port: int) -> int:
     """The process that listens on a port and spends CPU: granian's worker, not its parent."""
     inodes = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
