@@ -9,7 +9,7 @@ from benchmarks.measure import RUNS, Figure, percentile
 from keybearer import Auth, Session
 from keybearer.inputs import CreateKey
 from keybearer.operations.app import App
-from tests.servers import run_postgres
+from tests.servers import run_postgres, run_redis
 
 _FEW, _MANY = 10_000, 1_000_000
 _WARM, _COLD = 20_000, 1_000
@@ -31,6 +31,7 @@ async def _sqlite(few: str, many: str) -> list[Figure]:
     many_keys = await make_keys(many, _MANY)
     return [
         *await _warm(few, few_keys[0]),
+        *await _shared(few, few_keys[0]),
         *await _cold("SQLite", few, few_keys, many, many_keys),
         *await _metered("SQLite", few),
     ]
@@ -58,6 +59,25 @@ async def _warm(database: str, key: str) -> list[Figure]:
     return [
         Figure("in process, warm: median", "µs", medians, "≤ 5 µs"),
         Figure("in process, warm: p99", "µs", tails, "≤ 50 µs"),
+    ]
+
+
+async def _shared(database: str, key: str) -> list[Figure]:
+    """The same check where the limit is counted in Redis: one at a time, and 64 at once."""
+    medians, at_once = [], []
+    with run_redis() as url:
+        auth = auth_on(database, redis_url=url)
+        async with auth.lifespan():
+            app = await auth.running()
+            await _times(app, [key] * 100)
+            for _ in range(RUNS):
+                medians.append(percentile(await _times(app, [key] * _COLD), 0.5))
+                begun = time.perf_counter()
+                await asyncio.gather(*(_times(app, [key] * _COLD) for _ in range(64)))
+                at_once.append((time.perf_counter() - begun) * 1e6 / (64 * _COLD))
+    return [
+        Figure("in process, limit in Redis: median", "µs", medians),
+        Figure("in process, limit in Redis, 64 at once: each", "µs", at_once),
     ]
 
 

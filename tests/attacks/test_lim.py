@@ -1,7 +1,7 @@
 """Limits and quotas, attacked (rows A096 to A113).
 
-Several workers, nodes and a Redis that stops (A096, A101, A113) wait for the shared limits that let
-a second process serve. Here one process counts, and the requests meet in it.
+Here one process counts, and the requests meet in it; several nodes and a Redis that stops are in
+`test_lim_nodes.py`.
 """
 
 import asyncio
