@@ -33,6 +33,7 @@ from keybearer.adapters.passwords import Cost, Hasher
 from keybearer.adapters.sql.database import migrate, open_database
 from keybearer.operations.app import App
 from keybearer.web.mount import no_app
+from tests import tracing
 from tests.people import SECRET, StandingClock
 from tests.servers import PostgresServer, run_postgres, run_redis, run_redis_cluster
 
@@ -51,6 +52,10 @@ def pytest_configure() -> None:
         place = os.statvfs(MEMORY)
         if place.f_bavail * place.f_frsize >= ROOM and not place.f_flag & os.ST_NOEXEC:
             os.environ["TMPDIR"] = tempfile.tempdir = MEMORY
+
+
+def pytest_runtestloop() -> None:
+    tracing.keep_out()
 
 
 @pytest.fixture(scope="session")
