@@ -1,6 +1,9 @@
 """Open a Redis by its URL, in each form, and refuse one that cannot be relied on."""
 
 import asyncio
+import socket
+import subprocess
+from pathlib import Path
 
 import pytest
 from redis.asyncio import RedisCluster
@@ -145,3 +148,35 @@ async def test_a_server_that_was_away_is_used_again() -> None:
 def test_a_bad_url_is_misuse() -> None:
     with pytest.raises(Misuse, match="KEYBEARER_REDIS_URL: takes"):
         connect("http://127.0.0.1")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate of 127.0.0.1 that vouches for itself, and its key."""
+    folder = tmp_path_factory.mktemp("redis-tls")
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    made: list[str | Path] = [
+        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+        *("-nodes", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"),
+        *("-keyout", key, "-out", certificate),
+    ]
+    subprocess.run(made, check=True, capture_output=True)
+    return certificate, key
+
+
+async def test_tls_is_spoken_to_whom_our_authorities_vouch_for(
+    certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = ("--tls-cert-file", str(certificate[0]), "--tls-key-file", str(certificate[1]))
+    with own_redis(*files, "--tls-auth-clients", "no") as server:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = listener.getsockname()[1]
+        plain = connect(server.url)
+        await plain.execute_command("CONFIG", "SET", "tls-port", port)
+        await close(plain)
+        url = f"rediss://127.0.0.1:{port}"
+        with pytest.raises(Unavailable):
+            await looked_at(url)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+        assert (await looked_at(url)).nodes == 1
