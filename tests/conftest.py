@@ -63,6 +63,17 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Usage that waits for a lost PostgreSQL waits in here, and not where a service has it."""
+    before = os.environ.get("STATE_DIRECTORY")
+    os.environ["STATE_DIRECTORY"] = str(tmp_path_factory.mktemp("state"))
+    yield
+    os.environ.pop("STATE_DIRECTORY")
+    if before is not None:
+        os.environ["STATE_DIRECTORY"] = before
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     with run_postgres() as server:

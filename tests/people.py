@@ -1,9 +1,11 @@
 """People, keys and a clock for the tests."""
 
+import os
 from typing import Any
 
 import httpx2
 
+from keybearer.domain.ids import RANDOM_BYTES, new_id
 from keybearer.domain.model import ANYONE, Anonymous, RequestFacts, Session, User
 from keybearer.operations import people
 from keybearer.operations.app import App
@@ -14,6 +16,11 @@ PASSWORD = "plumqvortzixkedwy"
 """No words in it: the estimate of how soon it is guessed is ten times as quick."""
 START = 1_795_000_000_000
 """2026-11-18T11:06:40Z: where the standing clock begins."""
+
+
+def fresh_id(now: int) -> str:
+    """A new id of that instant."""
+    return new_id(now, os.urandom(RANDOM_BYTES))
 
 
 class StandingClock:

@@ -297,14 +297,17 @@ async def test_a_lost_database_does_not_keep_it_from_stopping(
 ) -> None:
     auth = made(ready_url)
     app = await auth.running()
-    _, key = await new_key(auth)
+    id, key = await new_key(auth)
     await rename(app, "usage", "lost")
     assert await auth.api.get_session(key, ip=IP) is not None
     await auth.stop()
-    assert [record.message for record in caplog.records].count("usage.lost") == 1
+    told = [record.message for record in caplog.records]
+    assert (told.count("usage.left"), told.count("usage.lost")) == (1, 0)
     second = made(ready_url)
     async with second.lifespan():
         await rename(await second.running(), "lost", "usage")
+    async with second.lifespan():
+        assert await used(second, id) == 1
 
 
 async def test_jobs_wait_out_a_lost_database_and_go_on(

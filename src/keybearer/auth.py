@@ -11,21 +11,22 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
+from keybearer.adapters import journal
 from keybearer.adapters.clock import SystemClock
 from keybearer.adapters.mail import PrintSender, SmtpSender
 from keybearer.adapters.passwords import Hasher
-from keybearer.adapters.sql import activity as sql_activity
-from keybearer.adapters.sql import usage as sql_usage
+from keybearer.adapters.sql import batches
+from keybearer.adapters.sql.about import identity
 from keybearer.adapters.sql.database import migrate, open_database, versions
 from keybearer.adapters.sql.quotas import StoredQuotas
 from keybearer.adapters.sql.sqlite import SqliteDatabase
 from keybearer.api import Api
 from keybearer.domain.credentials import PepperRing, guessable
 from keybearer.domain.errors import Misuse, Unavailable
-from keybearer.domain.ids import new_id
-from keybearer.domain.model import Role
+from keybearer.domain.ids import RANDOM_BYTES, new_id
+from keybearer.domain.model import Batch, Role
 from keybearer.domain.permissions import stated
-from keybearer.domain.ports import Clock, Database, Transaction
+from keybearer.domain.ports import Clock, Database
 from keybearer.jobs import Jobs
 from keybearer.node import Node
 from keybearer.operations.app import App, Identify
@@ -37,7 +38,8 @@ from keybearer.verification.limiter import Limiter
 from keybearer.verification.owners import Holds
 from keybearer.verification.quota import Quota
 from keybearer.verification.signing import SigningKeys
-from keybearer.verification.usage import Batch, Usage
+from keybearer.verification.spill import Spill
+from keybearer.verification.usage import Usage
 from keybearer.verification.verifier import Verifier
 from keybearer.web.mount import Mount
 from keybearer.web.pages.options import Pages
@@ -196,10 +198,7 @@ class Auth:
     async def _end(self, app: App) -> None:
         if self._jobs is not None:
             await self._jobs.end()
-        try:
-            await app.verifier.usage.flush(app.clock.now())
-        except Unavailable as error:
-            log.error("usage.lost", extra={"reason": error.reason})
+        await app.verifier.usage.end(app.clock.now())
         app.hasher.close()
         app.verifier.lease.end()
         with contextlib.suppress(Unavailable):  # told in the log
@@ -218,13 +217,11 @@ class Auth:
         shared = await node.share(limiter)
         dialect = "sqlite" if settings.sqlite_path is not None else "postgresql"
 
-        async def write_usage(batch: Batch) -> None:
-            async def body(tx: Transaction) -> None:
-                await sql_usage.add(tx, batch.counts, dialect=dialect)
-                await sql_usage.touch(tx, batch.keys, batch.sessions, batch.secrets)
-                await sql_activity.add(tx, batch.samples)
-
-            await database.write(body)
+        async def write_usage(batch: Batch, settled: Sequence[str]) -> bool:
+            now = clock.now()
+            return await database.write(
+                lambda tx: batches.write(tx, batch, now=now, settled=settled, dialect=dialect)
+            )
 
         signing = SigningKeys(
             database=database,
@@ -232,7 +229,7 @@ class Auth:
             clock=clock,
             interval_ms=settings.signing_key_rotation,
             token_ttl_ms=settings.access_token_ttl,
-            new_kid=lambda now: new_id(now, os.urandom(10)),
+            new_kid=_fresh_id,
         )
         await signing.known()  # a SECRET that opens no key is told now, not at the first login
         access = AccessTokens(
@@ -263,7 +260,12 @@ class Auth:
             grants=grants,
             limiter=limiter,
             # Where all count in Redis, what this process counts is no state of the key.
-            usage=Usage(write_usage, limiter.state if shared is None else lambda _id: None),
+            usage=Usage(
+                write_usage,
+                limiter.state if shared is None else lambda _id: None,
+                new_id=_fresh_id,
+                spill=await self._spill(database) if self._serving else None,
+            ),
             quota=Quota(
                 quotas=StoredQuotas(database), cache=node.cache, lease=node.lease, clock=clock
             ),
@@ -293,6 +295,17 @@ class Auth:
             page=lambda path: f"{settings.base_url}{self.pages_path}/{path}",
         )
 
+    async def _spill(self, database: Any) -> Spill:
+        """Where usage waits for a lost database: looked for now, while it is there."""
+        settings = self.settings
+        if settings.sqlite_path is not None and settings.spill_dir is None:
+            journals = journal.beside(settings.sqlite_path)
+        else:
+            journals = journal.within(settings.spill_dir, await identity(database))
+        spill = Spill(journals, room=settings.spill_mb * 2**20, new_id=_fresh_id)
+        spill.check()
+        return spill
+
     def _holds(self) -> Holds:
         """What owners hold at the most: the host's word, or the settings'."""
         catalogue = self.catalogue
@@ -317,6 +330,10 @@ class Auth:
     def _sender(self) -> PrintSender | SmtpSender:
         smtp = self.settings.smtp_url
         return PrintSender() if smtp is None else SmtpSender(smtp, self.settings.mail_from)
+
+
+def _fresh_id(now: int) -> str:
+    return new_id(now, os.urandom(RANDOM_BYTES))
 
 
 async def _check_schema(database: Any) -> None:

@@ -75,7 +75,7 @@ class Jobs:
         return [
             self.every(RENEW_MS / 1000, "lease", verifier.lease.renew),
             self.every(1, "members", app.spread.look_after_members),
-            self.every(FLUSH_MS / 1000, "usage", lambda: verifier.usage.flush(app.clock.now())),
+            self.every(FLUSH_MS / 1000, "usage", lambda: verifier.usage.secure(app.clock.now())),
             self.every(1, "quotas", verifier.quota.give_back_old),
             self.every(600, "retention", lambda: upkeep.forget_ended(app)),
             self.every(600, "signing", lambda: upkeep.rotate_signing(app)),

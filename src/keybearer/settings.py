@@ -38,6 +38,7 @@ _APP_ORIGIN = re.compile(
 )
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
 _LISTEN = re.compile(r"[0-9A-Za-z.:_-]+")
+_FOLDER = re.compile(r".+")
 _LOCALES = ("en", "de", "fr", "es", "pt-BR", "ja", "zh-CN", "ar")
 _MAIL_FROM = re.compile(r"[^\s@,;<>]+@[^\s@,;<>]+")
 _WITHIN = (
@@ -88,6 +89,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cache_size: int = 100_000
     cache_mb: int = 256
     stale_if_database_lost: int = 0
+    spill_dir: str | None = None
+    spill_mb: int = 64
     host: str = "127.0.0.1"
     port: int = 8000
     workers: int = 1
@@ -326,6 +329,8 @@ PARSERS: Mapping[str, Callable[[str], Any]] = {
     "cache_size": _whole(1, 10_000_000),
     "cache_mb": _whole(1, 65_536),
     "stale_if_database_lost": _staleness,
+    "spill_dir": _fitting(_FOLDER, "takes a folder, as /var/lib/keybearer"),
+    "spill_mb": _whole(1, 65_536),
     "host": _fitting(_LISTEN, "takes an address to listen on, as 127.0.0.1"),
     "port": _whole(0, 65_535),
     "workers": _whole(1, 256),

@@ -38,7 +38,8 @@ def sample(
 
 
 async def add(database: AnyDatabase, *samples: Sample) -> None:
-    await database.write(lambda tx: activity.add(tx, samples))
+    dialect = "sqlite" if isinstance(database, SqliteDatabase) else "postgresql"
+    await database.write(lambda tx: activity.add(tx, samples, dialect=dialect))
 
 
 async def recent(database: AnyDatabase, limit: int = 1_000, *, key: str = "k") -> list[Sample]:

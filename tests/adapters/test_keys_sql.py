@@ -498,7 +498,7 @@ async def test_keys_go_when_they_ended_long_ago_with_all_that_hangs_on_them(
         Sample(key_id=count.key_id, outcome="accepted", at=NOW, n=3, ip=None, user_agent=None)
         for count in counts
     ]
-    await database.write(lambda tx: activity.add(tx, happened))
+    await database.write(lambda tx: activity.add(tx, happened, dialect=dialect))
 
     assert await database.write(lambda tx: keys.forget_ended(tx, before=NOW)) == 2
     assert await database.write(lambda tx: keys.forget_ended(tx, before=NOW)) == 0

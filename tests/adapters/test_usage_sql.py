@@ -83,7 +83,8 @@ async def touch(
     logins: tuple[LastUse, ...] = (),
     secrets: tuple[SecretUse, ...] = (),
 ) -> None:
-    await database.write(lambda tx: usage.touch(tx, used, logins, secrets))
+    dialect = "sqlite" if isinstance(database, SqliteDatabase) else "postgresql"
+    await database.write(lambda tx: usage.touch(tx, used, logins, secrets, dialect=dialect))
 
 
 async def report(
@@ -153,7 +154,7 @@ async def test_a_batch_that_fails_counts_nothing(database: AnyDatabase) -> None:
     async def failing(tx: Transaction) -> None:
         dialect = "sqlite" if isinstance(database, SqliteDatabase) else "postgresql"
         await usage.add(tx, [count(3)], dialect=dialect)
-        await usage.touch(tx, [use(5)], [use(5, id="s1")], [])
+        await usage.touch(tx, [use(5)], [use(5, id="s1")], [], dialect=dialect)
         raise ValueError
 
     with pytest.raises(ValueError, match=r"^$"):

@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import os
+import resource
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,13 +17,16 @@ import pysqlite3.dbapi2 as driver
 import pytest
 
 from keybearer import Auth
-from keybearer.adapters.sql import postgres
+from keybearer.adapters.sql import batches, postgres
+from keybearer.domain.errors import Unavailable
+from keybearer.domain.model import Batch
+from keybearer.verification.usage import Usage
 from keybearer.web.mount import no_app
 from tests.adapters.test_postgres import Power, kill_sessions, own_server
 from tests.attacks.life import wait_until
 from tests.attacks.town import API, is_problem
 from tests.cli.command import Server, Shell
-from tests.people import PASSWORD, SECRET, log_in, make_key, person
+from tests.people import PASSWORD, SECRET, START, fresh_id, log_in, make_key, person
 from tests.servers import PostgresServer
 
 
@@ -137,6 +141,141 @@ def test_f08_a_stopped_postgresql_is_503_and_comes_back_by_itself(
         drain.join()
     # What was counted while nobody could write it down is not lost.
     assert shell.json("keys", "show", id)["requestCount"] == load.accepted
+
+
+@contextlib.contextmanager
+def talking(server: Server) -> Iterator[None]:
+    """Reads what the server says: the log of an outage is longer than a pipe."""
+    assert server.process.stderr is not None
+    drain = threading.Thread(target=server.process.stderr.read)
+    drain.start()
+    yield
+    server.kill()
+    drain.join()
+
+
+def counts(shell: Shell, postgresql: PostgresServer, id: str) -> tuple[int, int]:
+    """The requests of a key, by its own count and by hour."""
+    by_hour = postgresql.execute("SELECT sum(n) FROM usage")  # there is no other key
+    return shell.json("keys", "show", id)["requestCount"], int(by_hour)
+
+
+def lose_and_refuse(load: Load, switch: Power) -> None:
+    """Stops PostgreSQL, and waits until nobody was let in for more than a second."""
+    wait_until(lambda: load.of(200) >= 50)
+    switch.off()
+    wait_until(lambda: load.of(503) >= 10)
+    refused = load.of(503)
+    wait_until(lambda: load.of(503) >= refused + 120)  # four clients, each 20 a second
+
+
+def test_f08_usage_outlives_an_outage_in_which_the_process_is_killed(
+    shell: Shell, power: tuple[PostgresServer, Power], tmp_path: Path
+) -> None:
+    postgresql, switch = power
+    folder = tmp_path / "spill"
+    shell.env |= {
+        "KEYBEARER_DATABASE_URL": postgresql.admin_url,
+        "KEYBEARER_SECRET": SECRET,
+        "KEYBEARER_SPILL_DIR": str(folder),
+    }
+    shell.ok("migrate")
+    shell.user()
+    id, key = shell.key("--rate-limit", "off")
+    token = shell.service_token()
+    with shell.serving() as server, talking(server):
+        with Load(server, token, key) as load:
+            lose_and_refuse(load, switch)
+        (left,) = folder.iterdir()
+        assert (left.stat().st_mode & 0o777, folder.stat().st_mode & 0o777) == (0o600, 0o700)
+        server.kill()
+    switch.on()
+    with left.open("ab") as file:
+        file.write(b"\0\0\1\0torn")  # as the end of a record whose append never returned
+    with shell.serving() as server, talking(server):
+        wait_until(lambda: not left.exists())
+        assert counts(shell, postgresql, id) == (load.accepted, load.accepted)
+    assert load.bad == []
+
+
+def test_f08_usage_waits_in_memory_where_the_disk_takes_nothing(
+    shell: Shell, power: tuple[PostgresServer, Power]
+) -> None:
+    postgresql, switch = power
+    shell.env |= {"KEYBEARER_DATABASE_URL": postgresql.admin_url, "KEYBEARER_SECRET": SECRET}
+    shell.ok("migrate")
+    shell.user()
+    id, key = shell.key("--rate-limit", "off")
+    token = shell.service_token()
+    with shell.serving() as server, talking(server):
+        before = resource.prlimit(server.worker, resource.RLIMIT_FSIZE)
+        resource.prlimit(server.worker, resource.RLIMIT_FSIZE, (4, before[1]))
+        with Load(server, token, key) as load:
+            lose_and_refuse(load, switch)
+            let_in = load.of(200)
+            switch.on()
+            wait_until(lambda: load.of(200) >= let_in + 50)
+        server.process.terminate()
+        assert server.process.wait(60) == 0
+    assert load.bad == []
+    assert counts(shell, postgresql, id) == (load.accepted, load.accepted)
+
+
+_SLOW_COMMIT = """
+CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON usage_batches
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()
+"""
+
+
+async def test_f08_a_commit_whose_answer_is_lost_counts_once(
+    postgres_server: PostgresServer, postgres_template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "COMMAND_TIMEOUT_SECONDS", 0.4)
+    monkeypatch.setattr(postgres, "CONNECT_TIMEOUT_SECONDS", 0.4)
+    url = postgres_server.create(postgres_template)
+    postgres_server.execute(_SLOW_COMMIT, url=url)
+    parts = urlsplit(url)
+    async with Line("127.0.0.1", parts.port or 0) as line:
+        database = postgres.PostgresDatabase(url.replace(f":{parts.port}/", f":{line.port}/"))
+
+        async def write(batch: Batch, settled: Sequence[str]) -> bool:
+            return await database.write(
+                lambda tx: batches.write(
+                    tx, batch, now=START, settled=settled, dialect="postgresql"
+                )
+            )
+
+        usage = Usage(write, lambda _: None, new_id=fresh_id)
+        usage.tally("k", is_key=True).accept(START, None, None)
+        flush = asyncio.create_task(usage.flush(START))
+        for _ in range(1_000):  # until the commit is under way, which takes its time
+            if int(postgres_server.execute(_COMMITTING)):
+                break
+            await asyncio.sleep(0)
+        line.cut()
+        with pytest.raises(Unavailable):
+            await flush
+        line.mend()
+        usage.tally("k", is_key=True).accept(START, None, None)
+        await _until(lambda: usage.flush(START))
+        await database.close()
+    counted = postgres_server.execute("SELECT count(*), sum(n) FROM usage", url=url)
+    assert (counted, usage.waiting) == ("1|2", 0)
+    postgres_server.drop(url)
+
+
+_COMMITTING = (
+    "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COMMIT%' AND state = 'active'"
+)
+
+
+async def _until(done: Callable[[], Awaitable[None]]) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            with contextlib.suppress(Unavailable):
+                return await done()
 
 
 # --- PostgreSQL hangs -------------------------------------------------------------------------

@@ -1,8 +1,11 @@
 """What is done beside the requests."""
 
 import pytest
+from sqlalchemy import insert, select
 
 from keybearer.adapters.sql import audit
+from keybearer.adapters.sql.batches import KEPT_MS
+from keybearer.adapters.sql.tables import usage_batches
 from keybearer.operations import upkeep
 from keybearer.operations.app import App
 from keybearer.operations.keyends import RevokeKey, revoke_api_key
@@ -22,6 +25,20 @@ async def test_a_signing_key_is_followed_by_the_next_when_it_is_due(
     assert [(event.event, event.target_id, event.actor_id) for event in trail] == [
         ("signing_key.rotated", kid, "schedule")
     ]
+
+
+async def test_batches_of_usage_that_nobody_can_bring_any_more_are_forgotten(
+    app: App, clock: StandingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "_BATCH", 2)
+    old = [{"id": f"old{n}", "written_at": clock.now()} for n in range(5)]
+    await app.database.write(lambda tx: tx.run_many(insert(usage_batches), old))
+    clock.advance(KEPT_MS)
+    for kept in (5, 0):
+        await upkeep.forget_ended(app)
+        rows = await app.database.read(lambda tx: tx.all(select(usage_batches)))
+        assert len(rows) == kept
+        clock.advance(1)
 
 
 async def test_keys_that_ended_long_ago_go_in_batches(

@@ -10,17 +10,26 @@ import msgspec
 from keybearer.domain.credentials import SERVICE_PREFIX, PepperRing, mint
 from keybearer.domain.errors import Unavailable
 from keybearer.domain.limits import CHUNK_SHARE, ration
-from keybearer.domain.model import Change, Grant, Kind, Member, News, Refusal, Taken, Unspent
-from keybearer.domain.ports import Clock
+from keybearer.domain.model import (
+    Batch,
+    Change,
+    Grant,
+    Kind,
+    Member,
+    News,
+    Refusal,
+    Taken,
+    Unspent,
+)
 from keybearer.verification.cache import Cache
 from keybearer.verification.coherence import LEASE_MS, Lease, NoBus
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.presented import Presented
 from keybearer.verification.quota import Quota
 from keybearer.verification.shared import SharedLimiter
-from keybearer.verification.usage import Batch, Usage
+from keybearer.verification.usage import Usage
 from keybearer.verification.verifier import Verified, Verifier
-from tests.people import SECRET, START, StandingClock
+from tests.people import SECRET, START, StandingClock, fresh_id
 
 COOKIE = "keybearer.session_token"
 ALL: frozenset[Kind] = frozenset({"key", "session", "access", "service"})
@@ -256,7 +265,7 @@ class Bench:
         self.batches: list[Batch] = []
         self.quotas = Numbers()
         self.lease = lease_on(self.log, self.cache, self.clock, stale_ms=stale_ms)
-        self.usage = Usage(self._write, self.limiter.state)
+        self.usage = Usage(self._write, self.limiter.state, new_id=fresh_id)
         self.verifier = verifier(
             ring=self.ring,
             clock=self.clock,
@@ -299,7 +308,7 @@ class Bench:
                 total[count.outcome] = total.get(count.outcome, 0) + count.n
         return total
 
-    async def _write(self, batch: Batch) -> None:
+    async def _write(self, batch: Batch, _settled: Sequence[str]) -> None:
         self.batches.append(batch)
 
 

@@ -18,7 +18,7 @@ That the search would find a hole is shown with each guard taken out.
 import asyncio
 import os
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -35,7 +35,7 @@ from hypothesis.stateful import (
 
 from keybearer.domain.credentials import PepperRing
 from keybearer.domain.errors import Unavailable
-from keybearer.domain.model import Grant, Refusal
+from keybearer.domain.model import Batch, Grant, Refusal
 from keybearer.domain.ports import Transaction
 from keybearer.verification.cache import Cache, Entry
 from keybearer.verification.coherence import LEASE_MS, Lease, Serving, Visiting
@@ -154,7 +154,7 @@ class World:
     session = service = access = none
 
 
-async def ignore(_batch: Batch) -> None:
+async def ignore(_batch: Batch, _settled: Sequence[str]) -> None:
     return None
 
 

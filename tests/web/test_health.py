@@ -29,7 +29,13 @@ class DriftingClock(StandingClock):
 async def test_ready_says_nothing_but_what_is_there(client: httpx2.AsyncClient) -> None:
     answer = await client.get(READY)
     assert answer.status_code == 200
-    assert answer.json() == {"status": "ok", "database": "ok", "lease": "ok", "clock": "ok"}
+    assert answer.json() == {
+        "status": "ok",
+        "database": "ok",
+        "lease": "ok",
+        "clock": "ok",
+        "usage": "ok",
+    }
     assert answer.headers["cache-control"] == "no-store"
 
 
@@ -45,6 +51,7 @@ async def test_a_lost_database_leaves_live_but_not_ready(
     assert answer.status_code == 503
     assert answer.json() == {
         "status": "failing", "database": "failing", "lease": "failing", "clock": "ok",
+        "usage": "ok",
     }  # fmt: skip
     assert "retry-after" in answer.headers
     alive = await client.get(path)
@@ -83,6 +90,14 @@ async def test_before_the_start_it_is_live_and_not_ready() -> None:
     async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
         assert (await client.get(LIVE)).status_code == 200
         assert (await client.get(READY)).status_code == 503
+
+
+async def test_usage_that_cannot_wait_on_the_disk_degrades(app: App) -> None:
+    spill = app.verifier.usage.spill
+    assert spill is not None
+    spill.failing = True
+    state = await readiness(app)
+    assert (state.status, state.usage, state.clock) == ("degraded", "failing", "ok")
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ async def test_verdicts_are_counted_for_our_credentials_alone(
     assert "keybearer_cache_entries " in text
     assert "keybearer_usage_unwritten_seconds 0.0" in text
     assert "keybearer_outbox_waiting 0.0" in text
+    for name in ("batches_waiting", "spilled_bytes", "samples_dropped_total"):
+        assert f"keybearer_usage_{name} 0.0" in text
     assert key["id"] not in text
     assert key["start"] not in text
 

@@ -31,6 +31,11 @@ def new_id(now: int, random: bytes) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+def time_of(id: str) -> int:
+    """When the object of an id of ours was made, in milliseconds since the epoch."""
+    return int(id[:8] + id[9:13], 16)
+
+
 def is_id(text: str) -> bool:
     """Whether `text` is a UUID in canonical lower case, of any version."""
     return _CANONICAL.fullmatch(text) is not None

@@ -303,7 +303,7 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: str | None = None
 
 
-class Count(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Count(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):
     """`n` requests with one outcome in one hour; `hour` is its first millisecond."""
 
     key_id: str
@@ -315,7 +315,7 @@ class Count(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 _MINUTE_MS = 60_000
 
 
-class Sample(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Sample(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):
     """The last of `n` requests of a key that had one outcome, in the minute of `at`."""
 
     key_id: str
@@ -331,7 +331,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.at // _MINUTE_MS
 
 
-class SecretUse(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class SecretUse(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):
     """The last accepted request with one secret of a rotating key, `n` since the last flush."""
 
     digest: bytes
@@ -340,7 +340,7 @@ class SecretUse(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     n: int
 
 
-class LastUse(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class LastUse(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):
     """The last accepted request of a key or session, `n` since the last flush."""
 
     id: str
@@ -349,6 +349,22 @@ class LastUse(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     user_agent: str | None
     n: int
     limit_state: bytes | None = None
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Usage that is written together, and once: the id tells whether it has been.
+
+    Each name is there once, and they are sorted, so that two batches cannot deadlock. A batch
+    that waits on the disk may be read by a later version of this program: a new field of it, or
+    of what is in it, comes last and has a default.
+    """
+
+    id: str
+    counts: Sequence[Count]
+    keys: Sequence[LastUse]
+    sessions: Sequence[LastUse]
+    secrets: Sequence[SecretUse]
+    samples: Sequence[Sample]
 
 
 class Change(msgspec.Struct, frozen=True, array_like=True):

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from keybearer.adapters.sql import accounts, audit, keys, keysecrets, sessions
+from keybearer.adapters.sql import accounts, audit, batches, keys, keysecrets, sessions
 from keybearer.domain.model import ANYONE, RequestFacts, Session
 from keybearer.domain.ports import Transaction
 from keybearer.operations import outbox
@@ -30,6 +30,9 @@ async def forget_ended(app: App) -> int:
         while (n := await app.database.write(batch)) == _BATCH:
             forgotten += n
         forgotten += n
+    written = partial(batches.forget_old, before=now - batches.KEPT_MS, limit=_BATCH)
+    while await app.database.write(written) == _BATCH:
+        pass
     return forgotten
 
 

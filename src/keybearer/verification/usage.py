@@ -1,23 +1,34 @@
 """Who used what, and when: counted in memory, written in batches.
 
-    check ──▶ Tally          every request adds to it, and to nothing else
-    flush ──▶ _Collected     every second, on reading, and at the end
-          ──▶ Batch          written in one transaction; a lost database loses nothing:
-                             what was collected waits for the next flush
+    check  ──▶ Tally     every request adds to it, and to nothing else
+    flush  ──▶ Backlog   several times a second, on reading, and at the end: into the database
+    secure ──▶           what the database does not take at once goes to the disk
 
-kill -9 loses the last second at the most.
+kill -9 loses the last second at the most, while the database is there and while it is lost.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
 
-from keybearer.domain.model import Count, Key, LastUse, Sample, SecretUse
+from keybearer.domain.errors import Unavailable
+from keybearer.domain.model import Batch, Key, LastUse, Sample, SecretUse
+from keybearer.verification.backlog import Backlog, Write
+from keybearer.verification.spill import NewId, Spill
 
-FLUSH_MS = 1_000
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+FLUSH_MS = 700
+"""Between two flushes; with the patience and the disk's time it is a second."""
+PATIENCE_SECONDS = 0.2
+"""How long the database may take for a flush before the disk is asked as well."""
+END_SECONDS = 5.0
 _HOUR_MS = 3_600_000
 
 ACCEPTED = "accepted"
@@ -128,64 +139,15 @@ class SecretTally:
         self.key.accept(now, ip, user_agent)
 
 
-class Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """One flush: everything that is written together; sorted, so that two cannot deadlock."""
-
-    counts: Sequence[Count]
-    keys: Sequence[LastUse]
-    sessions: Sequence[LastUse]
-    secrets: Sequence[SecretUse]
-    samples: Sequence[Sample]
-
-
-Write = Callable[[Batch], Awaitable[None]]
-
-
-class _Collected:
-    """What was taken from the tallies and is not written: the sum and the last of each."""
-
-    __slots__ = ("counts", "keys", "samples", "secrets", "sessions")
-
-    def __init__(self) -> None:
-        self.counts: dict[tuple[str, int, str], int] = {}
-        self.keys: dict[str, LastUse] = {}
-        self.sessions: dict[str, LastUse] = {}
-        self.secrets: dict[bytes, SecretUse] = {}
-        self.samples: dict[tuple[str, str], Sample] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self.counts or self.sessions)  # whatever is a key's is counted
-
-    def count(self, key_id: str, hour: int, outcome: str, n: int) -> None:
-        name = (key_id, hour, outcome)
-        self.counts[name] = self.counts.get(name, 0) + n
-
-    def sample(self, later: Sample) -> None:
-        name = (later.key_id, later.outcome)
-        earlier = self.samples.get(name)
-        # However long the database is lost, one of each is kept: of the last minute.
-        same = earlier is not None and earlier.minute == later.minute
-        self.samples[name] = _together(earlier, later) if same else later
-
-    def batch(self) -> Batch:
-        return Batch(
-            counts=[
-                Count(key_id=key_id, hour=hour, outcome=outcome, n=n)
-                for (key_id, hour, outcome), n in sorted(self.counts.items())
-            ],
-            keys=_sorted(self.keys),
-            sessions=_sorted(self.sessions),
-            secrets=_sorted(self.secrets),
-            samples=_sorted(self.samples),
-        )
-
-
 class Usage:
     """The tallies of one process.
 
     Args:
-        write: writes a batch in one transaction; raises Unavailable.
+        write: writes a batch once; see `backlog.Write`.
         limit_state: what a key's rate limit has counted, to be kept beside its last use.
+        new_id: makes the ids of batches.
+        spill: where batches wait for a lost database; without it, and while the disk takes
+            nothing, they wait in memory.
 
     Attributes:
         totals: requests since the start by kind (`key`, `session`) and outcome; only those whose
@@ -193,19 +155,31 @@ class Usage:
         written_at: when all that was counted had last been written; None before the first time.
     """
 
-    def __init__(self, write: Write, limit_state: Callable[[str], bytes | None]) -> None:
-        self._write = write
+    def __init__(
+        self,
+        write: Write,
+        limit_state: Callable[[str], bytes | None],
+        *,
+        new_id: NewId,
+        spill: Spill | None = None,
+    ) -> None:
         self._limit_state = limit_state
+        self.spill = spill
         self.dirty: list[Tally] = []
         self.dirty_secrets: list[SecretTally] = []
         self.totals: dict[tuple[str, str], int] = {}
         self.written_at: int | None = None
-        self._collected = _Collected()
+        self._backlog = Backlog(write, new_id, spill, self._note_written)
         self._tallies: WeakValueDictionary[tuple[bool, str], Tally] = WeakValueDictionary()
         self._unwritten: set[Tally] = set()
         self._one_at_a_time = asyncio.Lock()
-        self._flushes: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._next: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Batches that wait for the database, in memory and on the disk."""
+        return len(self._backlog)
 
     def tally(self, id: str, *, is_key: bool) -> Tally:
         """The tally of one id; it is the same one for as long as it has something to write."""
@@ -215,23 +189,68 @@ class Usage:
         return found
 
     async def flush(self, now: int) -> None:
-        """Writes what has been counted; returns when all of it is written, by whomever.
+        """Writes what has been counted; returns when it is written, by whomever.
+
+        After an outage some of what waits on the disk may come later.
 
         Raises:
-            Unavailable: nothing was written, and nothing is lost: it stays for the next flush.
+            Unavailable: the database is lost, and nothing is: it stays for the next flush.
         """
         task = self._next
         if task is None:
             # Shared by all who come until it begins: behind a database that hangs, each would
             # else wait out the timeouts of everyone before.
-            task = self._next = asyncio.ensure_future(self._flush(now))
-            self._flushes.add(task)
-            task.add_done_callback(self._flushed)
+            task = self._next = self._begin(self._flush(now))
         # A caller that goes away must not put back what is being committed all the same.
         await asyncio.shield(task)
 
-    def _flushed(self, task: "asyncio.Task[None]") -> None:
-        self._flushes.discard(task)
+    async def secure(self, now: int) -> None:
+        """Flushes; what the database does not take at once goes to the disk.
+
+        Raises:
+            Unavailable: the database is lost.
+        """
+        if self._backlog.lost:
+            await self._to_disk(now)
+        else:
+            await self._backlog.look(now)
+        flush = self._begin(self.flush(now))
+        done, _ = await asyncio.wait({flush}, timeout=PATIENCE_SECONDS)
+        if not done or flush.exception() is not None:
+            await self._to_disk(now)
+        if done:
+            flush.result()
+
+    async def end(self, now: int) -> None:
+        """Writes everything, or leaves it on the disk for whoever comes next."""
+        reason = ""
+        try:
+            await self.flush(now)
+            async with self._one_at_a_time:
+                await self._backlog.write(now, seconds=END_SECONDS)
+        except Unavailable as error:
+            reason = error.reason
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if not await self._to_disk(now):
+            log.error("usage.lost", extra={"reason": reason})
+        left = await self._backlog.close()
+        if left is not None:
+            log.warning("usage.left", extra={"file": left, "reason": reason})
+
+    async def _to_disk(self, now: int) -> bool:
+        self._collect(now)
+        # A caller that goes away must not take along what is on its way to the disk.
+        return await asyncio.shield(self._begin(self._backlog.spill(now)))
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
         if self._next is task:
             self._next = None  # it was cancelled before it began
         if not task.cancelled():
@@ -241,21 +260,23 @@ class Usage:
         async with self._one_at_a_time:
             self._next = None
             self._collect(now)
-            if self._collected:
-                await self._write_collected()
-            self.written_at = now
+            await self._backlog.write(now)
+            if not self._backlog:
+                self.written_at = now
 
-    async def _write_collected(self) -> None:
-        # Nobody collects meanwhile; and what was not written is there for the next flush.
-        await self._write(self._collected.batch())
-        self._collected = _Collected()
-        for tally in self._unwritten:
-            tally.written = tally.collected
-        self._unwritten.clear()
+    def _note_written(self, batch: Batch) -> None:
+        for uses, is_key in ((batch.keys, True), (batch.sessions, False)):
+            for use in uses:
+                tally = self._tallies.get((is_key, use.id))
+                if tally is not None:
+                    tally.written += use.n
+                    if tally.written == tally.collected:
+                        self._unwritten.discard(tally)
 
     def _collect(self, now: int) -> None:
         dirty, self.dirty = self.dirty, []
         hour = now - now % _HOUR_MS
+        sums = self._backlog.sums
         for tally in dirty:
             tally.dirty = False
             accepted, tally.accepted = tally.accepted, 0
@@ -265,32 +286,26 @@ class Usage:
                 happened[ACCEPTED] = (accepted, tally.last, tally.ip, tally.user_agent)
                 tally.collected += accepted
                 self._unwritten.add(tally)
-                self._collect_use(tally, accepted)
+                sums.use(self._use(tally, accepted), of_key=tally.is_key)
             kind = "key" if tally.is_key else "session"
             for outcome, (n, at, ip, agent) in happened.items():
                 self.totals[kind, outcome] = self.totals.get((kind, outcome), 0) + n
                 if not tally.is_key:
                     continue
-                self._collected.count(tally.id, hour, outcome, n)
-                self._collected.sample(
+                sums.count(tally.id, hour, outcome, n)
+                sums.sample(
                     Sample(
                         key_id=tally.id, outcome=outcome, at=at, n=n, ip=ip, user_agent=_text(agent)
                     )
                 )
-        self._collect_secrets()
-
-    def _collect_secrets(self) -> None:
-        dirty, self.dirty_secrets = self.dirty_secrets, []
-        uses = self._collected.secrets
-        for secret in dirty:
+        secrets, self.dirty_secrets = self.dirty_secrets, []
+        for secret in secrets:
             secret.dirty = False
             n, secret.accepted = secret.accepted, 0
-            use = SecretUse(digest=secret.digest, at=secret.last, ip=secret.ip, n=n)
-            uses[secret.digest] = _together(uses.get(secret.digest), use)
+            sums.secret(SecretUse(digest=secret.digest, at=secret.last, ip=secret.ip, n=n))
 
-    def _collect_use(self, tally: Tally, n: int) -> None:
-        uses = self._collected.keys if tally.is_key else self._collected.sessions
-        use = LastUse(
+    def _use(self, tally: Tally, n: int) -> LastUse:
+        return LastUse(
             id=tally.id,
             at=tally.last,
             ip=tally.ip,
@@ -298,23 +313,6 @@ class Usage:
             n=n,
             limit_state=self._limit_state(tally.id) if tally.is_key else None,
         )
-        uses[tally.id] = _together(uses.get(tally.id), use)
-
-
-N = TypeVar("N", str, bytes, tuple[str, str])
-U = TypeVar("U", LastUse, SecretUse, Sample)
-
-
-def _together(earlier: U | None, later: U) -> U:
-    """One out of two that were collected in this order: all of both, and the newest of them."""
-    if earlier is None:
-        return later
-    newer = later if later.at >= earlier.at else earlier
-    return msgspec.structs.replace(newer, n=earlier.n + later.n)
-
-
-def _sorted(named: Mapping[N, U]) -> list[U]:
-    return [named[name] for name in sorted(named)]
 
 
 def _text(user_agent: bytes | None) -> str | None:

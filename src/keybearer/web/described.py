@@ -118,15 +118,16 @@ SCHEMAS: Mapping[str, Json] = {
     },
     "Readiness": {
         "title": "Readiness",
-        "description": "What is needed to answer; `clock` alone makes it `degraded`, with 200.",
+        "description": "What is needed to answer; `clock` or `usage` make it `degraded`, with 200.",
         "type": "object",
         "properties": {
             "status": {"enum": ["ok", "degraded", "failing"]},
             "database": {"enum": ["ok", "failing"]},
             "lease": {"enum": ["ok", "failing"]},
             "clock": {"enum": ["ok", "failing"]},
+            "usage": {"enum": ["ok", "failing"]},
         },
-        "required": ["status", "database", "lease", "clock"],
+        "required": ["status", "database", "lease", "clock", "usage"],
     },
 }
 

@@ -40,6 +40,7 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     database: State
     lease: State
     clock: State
+    usage: State
 
 
 class Live:
@@ -64,7 +65,9 @@ class Ready:
             state = await readiness(await self._auth.running())
         except (Unavailable, Misuse) as error:
             log.warning("ready.not", extra={"reason": str(error)})
-            state = Readiness(status="failing", database="failing", lease="failing", clock="ok")
+            state = Readiness(
+                status="failing", database="failing", lease="failing", clock="ok", usage="ok"
+            )
         status = 503 if state.status == "failing" else 200
         headers = list(_HEADERS)
         if status == 503:
@@ -73,16 +76,24 @@ class Ready:
 
 
 async def readiness(app: App) -> Readiness:
-    """What is there now. A clock that the wall has left by 30 s degrades, it does not stop."""
+    """What is there now.
+
+    A clock that the wall has left by 30 s degrades, it does not stop. So does a disk that does not
+    take the usage which waits for a lost database: a crash would lose that.
+    """
     probes = [begin(read_name(app.database)), begin(app.verifier.lease.hold())]
     await asyncio.wait(probes, timeout=PATIENCE_SECONDS)
     database, lease = (_state_of(probe) for probe in probes)
     drift = getattr(app.clock, "drift", None)
     clock: State = "ok" if drift is None or abs(drift()) <= MAX_DRIFT_MS else "failing"
-    status: Literal["ok", "degraded", "failing"] = "ok" if clock == "ok" else "degraded"
+    spill = app.verifier.usage.spill
+    usage: State = "ok" if spill is None or not spill.failing else "failing"
+    status: Literal["ok", "degraded", "failing"] = "degraded"
+    if clock == usage == "ok":
+        status = "ok"
     if "failing" in (database, lease):
         status = "failing"
-    return Readiness(status=status, database=database, lease=lease, clock=clock)
+    return Readiness(status=status, database=database, lease=lease, clock=clock, usage=usage)
 
 
 def _state_of(probe: "asyncio.Task[Any]") -> State:

@@ -126,6 +126,12 @@ if INSTALLED:
                 "Changes that dropped cached grants.",
                 value=verifier.cache.generation,
             )
+            spill = verifier.usage.spill
+            yield CounterMetricFamily(
+                "keybearer_usage_samples_dropped",
+                "Events of the activity of keys that had no room on the disk in an outage.",
+                value=0 if spill is None else spill.samples_dropped,
+            )
             gauges: list[tuple[str, str, float | None]] = [
                 ("cache_entries", "Cached grants.", len(verifier.cache)),
                 ("cache_capacity", "Cached grants at the most.", verifier.cache.size),
@@ -141,6 +147,16 @@ if INSTALLED:
                     None
                     if verifier.usage.written_at is None
                     else max(0, now - verifier.usage.written_at) / 1000,
+                ),
+                (
+                    "usage_batches_waiting",
+                    "Batches of usage that are not in the database.",
+                    verifier.usage.waiting,
+                ),
+                (
+                    "usage_spilled_bytes",
+                    "Usage that waits on the disk for the database.",
+                    0 if spill is None else spill.size,
                 ),
                 ("outbox_waiting", "Mails not sent and not given up.", self._waiting_mail),
             ]

@@ -1,11 +1,15 @@
 """Which database this is: its software's version and the server's clock."""
 
+import hashlib
+import os
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pysqlite3.dbapi2 as driver
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from keybearer.adapters.sql.coherence import read_name
 from keybearer.adapters.sql.sqlite import SqliteDatabase
 from keybearer.domain.errors import Unavailable
 from keybearer.domain.ports import Transaction
@@ -35,6 +39,19 @@ async def about(database: "SqliteDatabase | PostgresDatabase") -> tuple[str, int
         return f"PostgreSQL {row.version.split()[0]}", int(row.now)
 
     return await database.read(body)
+
+
+async def identity(database: "SqliteDatabase | PostgresDatabase") -> str:
+    """A name of the database that no other one has, and that a new address does not change.
+
+    Raises:
+        Unavailable: it cannot be reached.
+    """
+    if isinstance(database, SqliteDatabase):
+        return f"sqlite-{hashlib.sha256(os.fsencode(database.path)).hexdigest()[:16]}"
+    # A standby that takes over has the same name; so has a copy, unless it lies beside it.
+    within = quote(database.engine.url.database or "", safe="")
+    return f"postgresql-{await read_name(database)}-{within}"
 
 
 def intact(database: "SqliteDatabase | PostgresDatabase") -> str | None:

@@ -9,12 +9,14 @@ has to clean up, and of a key that rests there remains what happened last.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import bindparam, case, select
 
 # The statement is the same in both dialects: this one compiles for SQLite as well.
 from sqlalchemy.dialects.postgresql import insert
 
+from keybearer.adapters.sql.rows import Statements, as_table, run_rows
 from keybearer.adapters.sql.tables import activity
 from keybearer.domain.model import Sample
 from keybearer.domain.ports import Transaction
@@ -22,22 +24,31 @@ from keybearer.domain.ports import Transaction
 SLOTS = 61
 """An hour, and the minute that runs."""
 
-_NEW = insert(activity)
-_SAME_MINUTE = activity.c.minute == _NEW.excluded.minute
-# Several processes write: of two in one minute the last stays, whoever writes first.
-_NEWEST = activity.c.at <= _NEW.excluded.at
-_ADD = _NEW.on_conflict_do_update(
-    index_elements=["key_id", "outcome", "slot"],
-    set_={
-        "minute": _NEW.excluded.minute,
-        "n": case((_SAME_MINUTE, activity.c.n + _NEW.excluded.n), else_=_NEW.excluded.n),
-        **{
-            name: case((_NEWEST, _NEW.excluded[name]), else_=activity.c[name])
-            for name in ("at", "ip", "user_agent")
+
+def _adding(new: Any) -> Any:
+    same_minute = activity.c.minute == new.excluded.minute
+    # Several processes write: of two in one minute the last stays, whoever writes first.
+    newest = activity.c.at <= new.excluded.at
+    return new.on_conflict_do_update(
+        index_elements=["key_id", "outcome", "slot"],
+        set_={
+            "minute": new.excluded.minute,
+            "n": case((same_minute, activity.c.n + new.excluded.n), else_=new.excluded.n),
+            **{
+                name: case((newest, new.excluded[name]), else_=activity.c[name])
+                for name in ("at", "ip", "user_agent")
+            },
         },
-    },
-    where=activity.c.minute <= _NEW.excluded.minute,
-)
+        where=activity.c.minute <= new.excluded.minute,
+    )
+
+
+_ADD: Statements = {
+    "sqlite": _adding(insert(activity)),
+    "postgresql": _adding(
+        insert(activity).from_select([each.name for each in activity.c], select(as_table(activity)))
+    ),
+}
 _RECENT = (
     select(activity)
     .where(activity.c.key_id == bindparam("key_id"))
@@ -46,24 +57,25 @@ _RECENT = (
 )
 
 
-async def add(tx: Transaction, samples: Sequence[Sample]) -> None:
-    """Puts samples into their slots. They come sorted, so that two batches cannot deadlock."""
-    await tx.run_many(
-        _ADD,
-        [
-            {
-                "key_id": sample.key_id,
-                "outcome": sample.outcome,
-                "slot": sample.minute % SLOTS,
-                "minute": sample.minute,
-                "at": sample.at,
-                "n": sample.n,
-                "ip": sample.ip,
-                "user_agent": sample.user_agent,
-            }
-            for sample in samples
-        ],
-    )
+async def add(tx: Transaction, samples: Sequence[Sample], *, dialect: str) -> None:
+    """Puts samples into their slots, each slot once.
+
+    They come sorted, so that two batches cannot deadlock.
+    """
+    rows = [
+        {
+            "key_id": sample.key_id,
+            "outcome": sample.outcome,
+            "slot": sample.minute % SLOTS,
+            "minute": sample.minute,
+            "at": sample.at,
+            "n": sample.n,
+            "ip": sample.ip,
+            "user_agent": sample.user_agent,
+        }
+        for sample in samples
+    ]
+    await run_rows(tx, _ADD, rows, dialect=dialect)
 
 
 async def recent(tx: Transaction, key_id: str, *, limit: int) -> Sequence[Sample]:

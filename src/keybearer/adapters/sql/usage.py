@@ -1,70 +1,113 @@
 """Usage counts and last uses, written in batches."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Text, and_, bindparam, case, func, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    LargeBinary,
+    Text,
+    and_,
+    bindparam,
+    case,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from keybearer.adapters.sql.rows import Lock, Statements, as_table, run_rows, told
 from keybearer.adapters.sql.tables import api_key_secrets, api_keys, sessions, usage
 from keybearer.domain.model import Count, LastUse, SecretUse
 from keybearer.domain.ports import Transaction
 
-_ADD = {
-    dialect: insert.on_conflict_do_update(
+
+def _adding(insert: Any) -> Any:
+    return insert.on_conflict_do_update(
         index_elements=["key_id", "hour", "outcome"], set_={"n": usage.c.n + insert.excluded.n}
     )
-    for dialect, insert in (
-        ("sqlite", sqlite_insert(usage)),
-        ("postgresql", postgres_insert(usage)),
-    )
+
+
+_COUNTS = as_table(usage)
+_ADD: Statements = {
+    "sqlite": _adding(sqlite_insert(usage)),
+    "postgresql": _adding(
+        postgres_insert(usage).from_select([each.name for each in usage.c], select(_COUNTS))
+    ),
 }
-# Several processes write: an older use is counted, and leaves the newer one as it is.
-_NEWEST = or_(api_keys.c.last_used_at.is_(None), api_keys.c.last_used_at <= bindparam("at"))
-_USED = (
-    update(api_keys)
+
+
+def _used(at: Any, more: Any, ip: Any, agent: Any, state: Any) -> dict[str, Any]:
+    # Several processes write, and what waited on a disk comes late: an older use is counted, and
+    # leaves the newer one as it is. The state of the limit goes with the use: of several nodes
+    # the one that saw the key last knows the most.
+    known = api_keys.c.last_used_at
+    newest = or_(known.is_(None), known <= at)
+    # A verify call need not say where the key came from: then what is known stays.
+    told_ip = func.coalesce(ip, api_keys.c.last_used_ip)
+    told_agent = func.coalesce(agent, api_keys.c.last_used_user_agent)
+    return {
+        "request_count": api_keys.c.request_count + more,
+        "last_used_at": case((newest, at), else_=known),
+        "last_used_ip": case((newest, told_ip), else_=api_keys.c.last_used_ip),
+        "last_used_user_agent": case((newest, told_agent), else_=api_keys.c.last_used_user_agent),
+        "limit_state": case((newest, state), else_=api_keys.c.limit_state),
+    }
+
+
+_KEYS = told(of_id=Text, at=BigInteger, more=BigInteger, ip=Text, agent=Text, state=LargeBinary)
+_USED: Statements = {
+    "sqlite": update(api_keys)
     .where(api_keys.c.id == bindparam("of_id"))
     .values(
-        request_count=api_keys.c.request_count + bindparam("more"),
-        last_used_at=case((_NEWEST, bindparam("at")), else_=api_keys.c.last_used_at),
-        # A verify call need not say where the key came from: then what is known stays.
-        last_used_ip=case(
-            (_NEWEST, func.coalesce(bindparam("ip", type_=Text), api_keys.c.last_used_ip)),
-            else_=api_keys.c.last_used_ip,
-        ),
-        last_used_user_agent=case(
-            (
-                _NEWEST,
-                func.coalesce(bindparam("agent", type_=Text), api_keys.c.last_used_user_agent),
-            ),
-            else_=api_keys.c.last_used_user_agent,
-        ),
-        limit_state=bindparam("state"),
-    )
-)
-_SEEN = (
-    update(sessions)
-    .where(sessions.c.id == bindparam("of_id"), sessions.c.last_seen_at < bindparam("at"))
-    .values(last_seen_at=bindparam("at"))
-)
-_NEWEST_SECRET = or_(
-    api_key_secrets.c.last_used_at.is_(None), api_key_secrets.c.last_used_at <= bindparam("at")
-)
-_SECRET_USED = (
-    update(api_key_secrets)
+        _used(
+            bindparam("at"),
+            bindparam("more"),
+            bindparam("ip", type_=Text),
+            bindparam("agent", type_=Text),
+            bindparam("state", type_=LargeBinary),
+        )
+    ),
+    "postgresql": update(api_keys)
+    .where(api_keys.c.id == _KEYS.c.of_id)
+    .values(_used(_KEYS.c.at, _KEYS.c.more, _KEYS.c.ip, _KEYS.c.agent, _KEYS.c.state)),
+}
+
+
+def _secret_used(at: Any, more: Any, ip: Any) -> dict[str, Any]:
+    known = api_key_secrets.c.last_used_at
+    newest = or_(known.is_(None), known <= at)
+    told_ip = func.coalesce(ip, api_key_secrets.c.last_used_ip)
+    return {
+        "request_count": api_key_secrets.c.request_count + more,
+        "last_used_at": case((newest, at), else_=known),
+        "last_used_ip": case((newest, told_ip), else_=api_key_secrets.c.last_used_ip),
+    }
+
+
+_SECRETS = told(of_digest=LargeBinary, at=BigInteger, more=BigInteger, ip=Text)
+_SECRET_USED: Statements = {
+    "sqlite": update(api_key_secrets)
     .where(api_key_secrets.c.digest == bindparam("of_digest"))
-    .values(
-        request_count=api_key_secrets.c.request_count + bindparam("more"),
-        last_used_at=case((_NEWEST_SECRET, bindparam("at")), else_=api_key_secrets.c.last_used_at),
-        last_used_ip=case(
-            (
-                _NEWEST_SECRET,
-                func.coalesce(bindparam("ip", type_=Text), api_key_secrets.c.last_used_ip),
-            ),
-            else_=api_key_secrets.c.last_used_ip,
-        ),
-    )
-)
+    .values(_secret_used(bindparam("at"), bindparam("more"), bindparam("ip", type_=Text))),
+    "postgresql": update(api_key_secrets)
+    .where(api_key_secrets.c.digest == _SECRETS.c.of_digest)
+    .values(_secret_used(_SECRETS.c.at, _SECRETS.c.more, _SECRETS.c.ip)),
+}
+_LOGINS = told(of_id=Text, at=BigInteger)
+_SEEN: Statements = {
+    "sqlite": update(sessions)
+    .where(sessions.c.id == bindparam("of_id"), sessions.c.last_seen_at < bindparam("at"))
+    .values(last_seen_at=bindparam("at")),
+    "postgresql": update(sessions)
+    .where(sessions.c.id == _LOGINS.c.of_id, sessions.c.last_seen_at < _LOGINS.c.at)
+    .values(last_seen_at=_LOGINS.c.at),
+}
+_LOCK_KEYS = Lock(api_keys.c.id, "of_id")
+_LOCK_SECRETS = Lock(api_key_secrets.c.digest, "of_digest")
+_LOCK_LOGINS = Lock(sessions.c.id, "of_id")
 _REPORT = (
     select(usage.c.hour, usage.c.outcome, usage.c.n)
     .where(
@@ -103,13 +146,11 @@ _BY_DAY = (
 
 async def add(tx: Transaction, counts: Sequence[Count], *, dialect: str) -> None:
     """Adds counts to their hours. Rows come sorted, so that two batches cannot deadlock."""
-    await tx.run_many(
-        _ADD[dialect],
-        [
-            {"key_id": count.key_id, "hour": count.hour, "outcome": count.outcome, "n": count.n}
-            for count in counts
-        ],
-    )
+    rows = [
+        {"key_id": count.key_id, "hour": count.hour, "outcome": count.outcome, "n": count.n}
+        for count in counts
+    ]
+    await run_rows(tx, _ADD, rows, dialect=dialect)
 
 
 async def touch(
@@ -117,27 +158,40 @@ async def touch(
     keys: Sequence[LastUse],
     logins: Sequence[LastUse],
     secrets: Sequence[SecretUse],
+    *,
+    dialect: str,
 ) -> None:
-    """Moves the last use of keys, their secrets and login sessions; never back."""
-    await tx.run_many(
-        _USED,
-        [
-            {
-                "of_id": use.id,
-                "more": use.n,
-                "at": use.at,
-                "ip": use.ip,
-                "agent": use.user_agent,
-                "state": use.limit_state,
-            }
-            for use in keys
-        ],
-    )
-    await tx.run_many(
-        _SECRET_USED,
-        [{"of_digest": use.digest, "more": use.n, "at": use.at, "ip": use.ip} for use in secrets],
-    )
-    await tx.run_many(_SEEN, [{"of_id": use.id, "at": use.at} for use in logins])
+    """Moves the last use of keys, their secrets and login sessions; never back.
+
+    In this order, as changes of keys lock them: so neither waits for the other in a circle.
+    """
+    for lock, statements, rows in (
+        (
+            _LOCK_KEYS,
+            _USED,
+            [
+                {
+                    "of_id": use.id,
+                    "at": use.at,
+                    "more": use.n,
+                    "ip": use.ip,
+                    "agent": use.user_agent,
+                    "state": use.limit_state,
+                }
+                for use in keys
+            ],
+        ),
+        (
+            _LOCK_SECRETS,
+            _SECRET_USED,
+            [
+                {"of_digest": use.digest, "at": use.at, "more": use.n, "ip": use.ip}
+                for use in secrets
+            ],
+        ),
+        (_LOCK_LOGINS, _SEEN, [{"of_id": use.id, "at": use.at} for use in logins]),
+    ):
+        await run_rows(tx, statements, rows, dialect=dialect, lock=lock)
 
 
 async def report(tx: Transaction, key_id: str, *, since: int, until: int) -> Sequence[Count]:
