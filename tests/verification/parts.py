@@ -21,6 +21,7 @@ from keybearer.domain.model import (
     Taken,
     Unspent,
 )
+from keybearer.domain.ports import Clock
 from keybearer.verification.cache import Cache
 from keybearer.verification.coherence import LEASE_MS, Lease, NoBus
 from keybearer.verification.limiter import Limiter
