@@ -20,6 +20,7 @@ from keybearer.adapters.sql.about import identity
 from keybearer.adapters.sql.database import migrate, open_database, versions
 from keybearer.adapters.sql.quotas import StoredQuotas
 from keybearer.adapters.sql.sqlite import SqliteDatabase
+from keybearer.adapters.tracing import find_tracer
 from keybearer.api import Api
 from keybearer.domain.credentials import PepperRing, guessable
 from keybearer.domain.errors import Misuse, Unavailable
@@ -213,15 +214,17 @@ class Auth:
         settings, clock = self.settings, self._clock
         ring = PepperRing([secret.encode() for secret in _secrets(settings)])
         holds = self._holds()
-        limiter = Limiter()
+        limiter, tracer = Limiter(), find_tracer()
         shared = await node.share(limiter)
         dialect = "sqlite" if settings.sqlite_path is not None else "postgresql"
 
         async def write_usage(batch: Batch, settled: Sequence[str]) -> bool:
             now = clock.now()
-            return await database.write(
-                lambda tx: batches.write(tx, batch, now=now, settled=settled, dialect=dialect)
-            )
+            with tracer.span("keybearer.flush") as span:
+                span.tell(keys=len(batch.keys), counts=len(batch.counts))
+                return await database.write(
+                    lambda tx: batches.write(tx, batch, now=now, settled=settled, dialect=dialect)
+                )
 
         signing = SigningKeys(
             database=database,
@@ -272,6 +275,7 @@ class Auth:
             cookie=cookie,
             prefixes=settings.key_prefix,
             shared=shared,
+            tracer=tracer,
         )
         return App(
             settings=settings,
@@ -281,6 +285,7 @@ class Auth:
             ring=ring,
             verifier=verifier,
             spread=node.spread,
+            tracer=tracer,
             hasher=Hasher(),
             signing=signing,
             access=access,

@@ -7,7 +7,6 @@ leave   no lease any more ▸ no member any more ▸ no bus ▸ lock
 import contextlib
 import logging
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from keybearer.adapters.sql.coherence import SqlLog, read_name
@@ -24,10 +23,10 @@ from keybearer.verification.coherence import (
     Lease,
     NoBus,
     NoLease,
-    Receipt,
     Spread,
 )
 from keybearer.verification.limiter import Limiter
+from keybearer.verification.receipts import Receipts
 from keybearer.verification.shared import SharedLimiter
 
 if TYPE_CHECKING:
@@ -41,12 +40,13 @@ class Node:
 
     Args:
         serving: whether it answers requests, and so is a member with a cache.
-        tell: told of each receipt.
 
     Attributes:
+        id: what the others call it.
         cache: its cache; of who does not serve, one that nothing is answered from.
         lease: its right to answer from it.
         spread: how its changes reach the others.
+        receipts: how long they took.
         bus: what carries them, where there is Redis.
         limits: what all nodes count together, where there is Redis.
     """
@@ -59,17 +59,15 @@ class Node:
         clock: Clock,
         *,
         serving: bool,
-        tell: Callable[[Receipt], None] | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
         self._lock = lock
         self._clock = clock
         self._serving = serving
-        self._tell = tell
-        self._me = Member(
-            id=os.urandom(8).hex(), lease_ms=LEASE_MS + settings.stale_if_database_lost
-        )
+        self.id = os.urandom(8).hex()
+        self.receipts = Receipts()
+        self._me = Member(id=self.id, lease_ms=LEASE_MS + settings.stale_if_database_lost)
         self._log = SqlLog(database, clock, settings.base_url)
         self.cache = Cache(settings.cache_size, settings.cache_mb * 2**20)
         self.bus: RedisBus | None = None
@@ -112,7 +110,7 @@ class Node:
             await self.limits.stop()
         if isinstance(self.lease, Lease):
             with contextlib.suppress(Unavailable):
-                await self._log.leave(self._me.id)
+                await self._log.leave(self.id)
         if self.bus is not None:
             await self.bus.stop()
         await self._lock.release()
@@ -144,7 +142,7 @@ class Node:
         if lost is not None:
             log.warning("redis.lost", extra={"reason": lost})
         name = await read_name(self._database)
-        return RedisBus(url, name, self._me.id, member=self._serving)
+        return RedisBus(url, name, self.id, member=self._serving)
 
     def _new_spread(self, bus: Bus) -> Spread:
         return Spread(
@@ -155,7 +153,7 @@ class Node:
             lease=self.lease,
             me=self._me,
             unlisted=self._lock.held_elsewhere,
-            tell=self._tell,
+            tell=self.receipts.add,
         )
 
 

@@ -67,6 +67,7 @@ class Hasher:
         )
         self._nobody = _dummy(cost)
         self._inside = 0  # who hashes or waits
+        self._threads = threads
         self._most = threads + queue
         self._soon = threads + queue // 8
         self._counting = Lock()
@@ -76,6 +77,11 @@ class Hasher:
     def busy(self) -> bool:
         """Whether more wait than will have their turn soon: what can do without gives way."""
         return self._inside > self._soon
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for their turn."""
+        return max(0, self._inside - self._threads)
 
     async def hash(self, password: str) -> str:
         """A new hash with a fresh salt, in the PHC string format.

@@ -1,6 +1,7 @@
 """What the inside asks of the outside; each has two real implementations."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -11,6 +12,22 @@ class Clock(Protocol):
 
     def now(self) -> int:
         """Milliseconds since the epoch, UTC; never steps, neither back nor forward."""
+        ...
+
+
+class Span(Protocol):
+    """A stretch of work that somebody traces."""
+
+    def tell(self, **facts: str | int) -> None:
+        """Notes what came of it; never a credential."""
+        ...
+
+
+class Tracer(Protocol):
+    """Tells whoever traces what happens here, and how long it takes."""
+
+    def span(self, name: str) -> AbstractContextManager[Span]:
+        """A span around a block; what the block raises is its outcome."""
         ...
 
 
@@ -45,6 +62,11 @@ Body = Callable[[Transaction], Awaitable[T]]
 
 class Database(Protocol):
     """SQLite or PostgreSQL. Every method raises `Unavailable` when it is lost."""
+
+    @property
+    def busy(self) -> int:
+        """Writes that wait for the one writer of SQLite; PostgreSQL's connections in use."""
+        ...
 
     async def read(self, body: Body[T]) -> T:
         """Runs a body that only reads."""

@@ -12,7 +12,7 @@ from keybearer.domain.credentials import Entropy, PepperRing
 from keybearer.domain.errors import Failure, Unavailable
 from keybearer.domain.ids import new_id
 from keybearer.domain.model import Change, Session
-from keybearer.domain.ports import Body, Clock, Database, T, Transaction
+from keybearer.domain.ports import Body, Clock, Database, T, Tracer, Transaction
 from keybearer.operations.declaration import Call
 from keybearer.settings import Settings
 from keybearer.verification.access import AccessTokens
@@ -49,6 +49,7 @@ class App:
     ring: PepperRing
     verifier: Verifier
     spread: Spread
+    tracer: Tracer
     hasher: Hasher
     signing: SigningKeys
     access: AccessTokens
@@ -121,9 +122,15 @@ class App:
         if change is None:
             return result, NOBODY
         try:
-            return result, await self.spread.settle(change)
+            return result, await self._settle(change)
         except Unavailable as error:
             raise Unavailable(error.reason, code="REVOCATION_PENDING") from error
+
+    async def _settle(self, change: Change) -> Receipt:
+        with self.tracer.span("keybearer.settle") as span:
+            receipt = await self.spread.settle(change)
+            span.tell(nodes=receipt.nodes, waited_ms=receipt.waited_ms)
+            return receipt
 
 
 async def record(

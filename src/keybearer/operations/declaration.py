@@ -147,7 +147,10 @@ class Operation(Generic[I, O]):
     async def __call__(self, call: Call, asked: I) -> O:
         if self.accounts and not call.app.accounts:
             raise Failure("NOT_FOUND")
-        return await self.function(call, asked)
+        with call.app.tracer.span(f"keybearer.{self.name}") as span:
+            answer = await self.function(call, asked)
+            span.tell(outcome="ok")
+            return answer
 
 
 def operation(

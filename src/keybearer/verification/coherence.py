@@ -35,6 +35,7 @@ changes are logged, asked and waited for like all others.
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Protocol
@@ -46,6 +47,8 @@ from keybearer.domain.model import Change, Member, News
 from keybearer.domain.ports import Clock, Transaction
 from keybearer.verification import patience
 from keybearer.verification.cache import Cache
+
+log = logging.getLogger("keybearer")
 
 LEASE_MS = 2_000
 RENEW_MS = 500
@@ -166,6 +169,7 @@ class Lease:
         self._heard: set[int] = set()
         self._read_at: int | None = None
         self._ended = False
+        self._told = "lease.held"
         self._renewal: asyncio.Task[None] | None = None
         self._patient_until = 0.0
 
@@ -205,8 +209,9 @@ class Lease:
             self._patient_until = time() + patience.PATIENCE_SECONDS
         try:
             await patience.in_time(self._renewal, self._patient_until - time())
-        except Unavailable:
+        except Unavailable as error:
             self._stretch()
+            self._tell_loss(error.reason)
             raise
 
     def end(self) -> None:
@@ -242,6 +247,7 @@ class Lease:
             self._read_at = begun
             self.until = begun + LEASE_MS
             self.stretched = False
+            self._tell_held()
         unheard = [change for change in news.changes if change.seq not in self._heard]
         self._heard = {seq for seq in self._heard if seq > news.seq}
         if unheard:  # its message was lost, and somebody waits
@@ -257,7 +263,11 @@ class Lease:
                 self._cache.clear()
                 self._known = None
                 await self._log.join(self._me)
-            elif news.member.suspicion is None or await self._log.readmit(self._me.id):
+                log.info("node.joined", extra={"node": self._me.id})
+            elif news.member.suspicion is None:
+                return news
+            elif await self._log.readmit(self._me.id):
+                log.info("node.readmitted", extra={"node": self._me.id})
                 return news
 
     def _is_gapless(self, news: News) -> bool:
@@ -272,6 +282,22 @@ class Lease:
             return
         self.until = max(self.until, self._read_at + self._me.lease_ms)
         self.stretched = self._me.lease_ms > LEASE_MS
+
+    def _tell_loss(self, reason: str) -> None:
+        """Once for each time: it is stretched, or over."""
+        told = self._told
+        if self._clock.now() >= self.until:
+            told = "lease.lost"
+        elif self.stretched:
+            told = "lease.stretched"
+        if told != self._told:
+            log.warning(told, extra={"node": self._me.id, "reason": reason})
+        self._told = told
+
+    def _tell_held(self) -> None:
+        if self._told != "lease.held":
+            log.info("lease.regained", extra={"node": self._me.id})
+        self._told = "lease.held"
 
     def _renewed(self, _task: "asyncio.Task[None]") -> None:
         self._renewal = None
@@ -369,6 +395,11 @@ class Spread:
         return 1 + len(self._others)
 
     @property
+    def suspected(self) -> int:
+        """How many of the others did not answer in time, and may be forgotten soon."""
+        return sum(other.suspicion is not None for other in self._others)
+
+    @property
     def waiting(self) -> int:
         """How many changes wait for others."""
         return len(self._asked)
@@ -404,6 +435,7 @@ class Spread:
         finally:
             del self._asked[change.seq]
         if late:
+            self._tell_late(change, others, late)
             task = patience.begin(self._log.suspect(late, _new_mark()))
             self._suspecting.add(task)
             task.add_done_callback(self._suspecting.discard)
@@ -436,6 +468,7 @@ class Spread:
         self._seen = seen
         if over:
             await self._log.expel(over)
+            log.warning("node.expelled", extra={"nodes": sorted(over)})
 
     async def suspect_others(self) -> None:
         """Asks every other member to say that it is there: after a start, for those left dead.
@@ -451,6 +484,11 @@ class Spread:
         """Waits for what is still to be noted."""
         if self._suspecting:
             await asyncio.wait(self._suspecting)
+
+    def _tell_late(self, change: Change, others: Sequence[Member], late: Sequence[str]) -> None:
+        new = [each.id for each in others if each.suspicion is None and each.id in late and each.id]
+        if new:
+            log.warning("node.suspected", extra={"nodes": new, "change": change.seq})
 
     async def _ask(self, change: Change) -> Sequence[Member]:
         """Asks every node over the bus, and gives the members of after the commit."""

@@ -18,6 +18,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from keybearer.adapters.tracing import NO_TRACER
 from keybearer.domain.credentials import (
     REFRESH_PREFIX,
     SERVICE_PREFIX,
@@ -27,7 +28,7 @@ from keybearer.domain.credentials import (
 from keybearer.domain.judgement import judge
 from keybearer.domain.limits import Take, until_refill
 from keybearer.domain.model import ANONYMOUS, Grant, Key, Kind, RateLimit, Refusal, Session, Verdict
-from keybearer.domain.ports import Clock
+from keybearer.domain.ports import Clock, Tracer
 from keybearer.verification import patience
 from keybearer.verification.cache import ENTRY_LIFE_MS, Cache, Entry
 from keybearer.verification.coherence import AnyLease
@@ -35,7 +36,7 @@ from keybearer.verification.limiter import Limiter
 from keybearer.verification.presented import Headers, Presented, read
 from keybearer.verification.quota import Left, Quota
 from keybearer.verification.shared import SharedLimiter
-from keybearer.verification.usage import SecretTally, Usage
+from keybearer.verification.usage import ACCEPTED, SecretTally, Usage
 
 NO_NEEDS: frozenset[str] = frozenset()
 _GUARDED: frozenset[Kind] = frozenset({"key", "session", "access"})
@@ -97,6 +98,10 @@ class Verifier:
         cookie: the name of the session cookie.
         prefixes: the prefixes that our API keys may have.
         shared: the limits of all processes; without, this one counts alone.
+        tracer: told of each check that is not answered from memory.
+
+    Attributes:
+        misses: checks of credentials that are ours, and that the cache had no answer to.
     """
 
     def __init__(
@@ -113,7 +118,9 @@ class Verifier:
         cookie: str,
         prefixes: tuple[str, ...],
         shared: SharedLimiter | None = None,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
+        self.misses = 0
         self.cache = cache
         self.lease = lease
         self.limiter = limiter
@@ -127,6 +134,7 @@ class Verifier:
         # costs a quarter of OpenSSL's HMAC.
         self._index = blake2b(key=os.urandom(32), digest_size=32)
         self._cookie = cookie.encode()
+        self._tracer = tracer
         self._prefixes = tuple(prefix.encode() for prefix in prefixes)
         self._flights: dict[bytes, tuple[int, asyncio.Task[Entry | Refusal]]] = {}
 
@@ -238,19 +246,24 @@ class Verifier:
         *,
         accept: frozenset[Kind] = _GUARDED,
         charge: int = 1,
+        entry: Entry | None = None,
     ) -> Verified | Refusal:
-        """The verdict on one credential; `charge` is what it costs, 0 for nothing."""
-        hashed = self._index.copy()
-        hashed.update(presented.credential)
-        digest = hashed.digest()
+        """The verdict on one credential.
+
+        Args:
+            charge: what it costs, 0 for nothing.
+            entry: what was just read of it, where that is so.
+        """
         now = self._clock.now()
-        entry = self.cache.get(digest) if now < self.lease.until else None
-        if entry is None or (now >= entry.fresh_until and not self.lease.stretched):
-            found = await self._find(digest, presented)
-            if isinstance(found, Refusal):
-                return found
-            entry = found
-            now = self._clock.now()
+        if entry is None:
+            hashed = self._index.copy()
+            hashed.update(presented.credential)
+            digest = hashed.digest()
+            entry = self.cache.get(digest) if now < self.lease.until else None
+            if entry is None or (now >= entry.fresh_until and not self.lease.stretched):
+                return await self._check_anew(
+                    digest, presented, ip, needed, accept=accept, charge=charge
+                )
         grant = entry.grant
         if grant.kind not in accept or (presented.via == "header" and grant.kind not in _KEYS):
             return _misplaced(grant, presented)
@@ -317,6 +330,27 @@ class Verifier:
         return left, _spent(grant, now) if left is None else None
 
     # --- when the cache has no answer ---
+
+    async def _check_anew(
+        self,
+        digest: bytes,
+        presented: Presented,
+        ip: str | None,
+        needed: frozenset[str],
+        *,
+        accept: frozenset[Kind],
+        charge: int,
+    ) -> Verified | Refusal:
+        with self._tracer.span("keybearer.verify") as span:
+            span.tell(kind=self._kind(presented.credential) or "none")
+            verdict: Verified | Refusal | Entry = await self._find(digest, presented)
+            if isinstance(verdict, Entry):
+                self.misses += 1  # not those that are not ours: nobody shall drown the figures
+                verdict = await self.check(
+                    presented, ip, needed, accept=accept, charge=charge, entry=verdict
+                )
+            span.tell(outcome=verdict.code if isinstance(verdict, Refusal) else ACCEPTED)
+            return verdict
 
     async def _find(self, digest: bytes, presented: Presented) -> Entry | Refusal:
         credential = presented.credential

@@ -143,7 +143,8 @@ class RedisBus:
                 if message["type"] == "subscribe":
                     waited_for.discard(message["channel"].decode())
                     if not waited_for:  # only from here on nothing that is asked goes past us
-                        self._client, self.connected, self._lost = client, True, False
+                        self._client, self.connected = client, True
+                        self._tell_back()
                         self._tried.set()
                 elif message["type"] == "message":
                     self._take(message["channel"].decode(), message["data"])
@@ -196,6 +197,11 @@ class RedisBus:
         if not self._lost:
             log.warning("bus.lost", extra={"reason": f"{type(error).__name__}: {error}"})
         self._lost = True
+
+    def _tell_back(self) -> None:
+        if self._lost:
+            log.info("bus.back")
+        self._lost = False
 
 
 def _ignore(*_: object) -> None:

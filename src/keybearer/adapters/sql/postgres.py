@@ -9,6 +9,7 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import QueuePool
 
 from keybearer.adapters.sql.serving import ALONE, PAUSES, SHARED
 from keybearer.domain.errors import Misuse, Unavailable
@@ -68,6 +69,12 @@ class PostgresDatabase:
         self.engine = connect_engine(url)
         self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writes: set[asyncio.Task[Any]] = set()
+
+    @property
+    def busy(self) -> int:
+        """Connections in use, out of POOL_SIZE; one is always the serving lock's."""
+        pool = self.engine.pool
+        return pool.checkedout() if isinstance(pool, QueuePool) else 0
 
     async def read(self, body: Body[T]) -> T:
         """Runs a body that only reads; tries once more when the connection was stale."""

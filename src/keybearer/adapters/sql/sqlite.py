@@ -147,6 +147,11 @@ class SqliteDatabase:
         self._writer: threading.Thread | None = None
         self._closed = False
 
+    @property
+    def busy(self) -> int:
+        """Writes that wait for the writer."""
+        return self._jobs.qsize()
+
     async def read(self, body: Body[T]) -> T:
         """Runs a body that only reads, on the calling thread."""
         with self._reader_lock:
