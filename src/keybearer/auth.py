@@ -42,9 +42,11 @@ from keybearer.verification.signing import SigningKeys
 from keybearer.verification.spill import Spill
 from keybearer.verification.usage import Usage
 from keybearer.verification.verifier import Verifier
+from keybearer.web.figures import Figures, Told
 from keybearer.web.mount import Mount
 from keybearer.web.pages.options import Pages
 from keybearer.web.problem import BASE
+from keybearer.web.siblings import Siblings
 
 log = logging.getLogger("keybearer")
 
@@ -70,6 +72,7 @@ class Auth:
         pages_path: below which path the pages lie.
         parts: what is wired, once it is started; for integrations.
         node: this process among those that serve, once it is started.
+        siblings: the other workers of this server, where METRICS_DIR is set.
 
     Raises:
         Misuse: a setting is wrong.
@@ -102,6 +105,8 @@ class Auth:
         self.pages_path = ""
         self.parts: App | None = None
         self.node: Node | None = None
+        self.siblings: Siblings | None = None
+        self._told: Told | None = None
         self._starting = asyncio.Lock()
         self._jobs: Jobs | None = None
         self.api = Api(self.running)
@@ -174,12 +179,15 @@ class Auth:
             try:
                 await _check_schema(database)
                 await node.enter()
+                if self._serving:
+                    await self._meet_siblings()
                 self.parts = await self._wire(database, node, jobs)
             except BaseException:
+                await self._leave_siblings()
                 await node.leave()
                 await database.close()
                 raise
-            self.node, self._jobs = node, jobs
+            self.node, self._told, self._jobs = node, Told(node), jobs
             jobs.keep(self._abandoned)
             if self._serving:
                 jobs.begin(self.parts, sender)
@@ -204,9 +212,30 @@ class Auth:
         app.verifier.lease.end()
         with contextlib.suppress(Unavailable):  # told in the log
             await app.verifier.quota.end()
+        await self._leave_siblings()
         if self.node is not None:
             await self.node.leave()
         await app.database.close()
+
+    def figures(self, app: App) -> Figures:
+        """What this process says of itself, for the metrics."""
+        return [] if self._told is None else self._told(app)
+
+    async def _meet_siblings(self) -> None:
+        folder = self.settings.metrics_dir
+        if folder is None:
+            return
+
+        def tell() -> Figures:
+            return [] if self.parts is None else self.figures(self.parts)
+
+        self.siblings = Siblings(Path(folder), tell)
+        await self.siblings.start()
+
+    async def _leave_siblings(self) -> None:
+        siblings, self.siblings = self.siblings, None
+        if siblings is not None:
+            await siblings.stop()
 
     # --- wiring ---
 

@@ -101,6 +101,8 @@ class Node:
             await self.bus.start(self.lease.heard, self.spread.acknowledged)
         if self._serving:
             await self.spread.suspect_others()
+        if self._serving and self.bus is not None:
+            log.info("node.entered", extra={"node": self.id})
 
     async def leave(self) -> None:
         """Answers nothing any more, and says so."""

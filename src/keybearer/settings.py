@@ -38,7 +38,7 @@ _APP_ORIGIN = re.compile(
 )
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
 _LISTEN = re.compile(r"[0-9A-Za-z.:_-]+")
-_FOLDER = re.compile(r".+")
+_PATH = re.compile(r".+")
 _LOCALES = ("en", "de", "fr", "es", "pt-BR", "ja", "zh-CN", "ar")
 _MAIL_FROM = re.compile(r"[^\s@,;<>]+@[^\s@,;<>]+")
 _WITHIN = (
@@ -91,6 +91,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stale_if_database_lost: int = 0
     spill_dir: str | None = None
     spill_mb: int = 64
+    metrics_dir: str | None = None
     host: str = "127.0.0.1"
     port: int = 8000
     workers: int = 1
@@ -329,8 +330,9 @@ PARSERS: Mapping[str, Callable[[str], Any]] = {
     "cache_size": _whole(1, 10_000_000),
     "cache_mb": _whole(1, 65_536),
     "stale_if_database_lost": _staleness,
-    "spill_dir": _fitting(_FOLDER, "takes a folder, as /var/lib/keybearer"),
+    "spill_dir": _fitting(_PATH, "takes a folder, as /var/lib/keybearer"),
     "spill_mb": _whole(1, 65_536),
+    "metrics_dir": _fitting(_PATH, "takes a folder, as /run/keybearer"),
     "host": _fitting(_LISTEN, "takes an address to listen on, as 127.0.0.1"),
     "port": _whole(0, 65_535),
     "workers": _whole(1, 256),

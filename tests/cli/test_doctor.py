@@ -1,3 +1,4 @@
+import asyncio
 import json
 import socket
 import threading
@@ -7,6 +8,10 @@ from typing import Any
 import pytest
 from pysqlite3 import dbapi2 as sqlite
 
+from keybearer import Auth
+from keybearer.adapters.sql.coherence import SqlLog
+from keybearer.cli.doctor import of_database
+from keybearer.settings import Settings, load
 from tests.cli.command import Shell
 from tests.servers import run_redis
 
@@ -42,6 +47,40 @@ def test_a_good_house_is_ok(shell: Shell) -> None:
     lines = shell.ok("doctor").stdout.splitlines()
     assert len(lines) == len(seen)
     assert all(line.startswith("ok") for line in lines)
+
+
+async def test_it_tells_how_many_serve_and_how_many_are_silent(
+    tmp_path: Path, redis_url: str
+) -> None:
+    settings = load(
+        {"database_url": f"sqlite:///{tmp_path}/k.db", "redis_url": redis_url}, environ={}
+    )
+    nodes = [Auth(accounts=False, **asked(settings)) for _ in range(2)]
+    async with nodes[0].lifespan(), nodes[1].lifespan():
+        for node in nodes:
+            await (await node.running()).verifier.lease.hold()
+        (serving,) = [each async for each in of_database(settings) if each.what == "serving"]
+        assert serving.state == "ok"
+        assert serving.text.startswith("2 processes serve this database as http://")
+        assert nodes[0].node is not None
+        await silence(nodes[0])
+        (serving,) = [each async for each in of_database(settings) if each.what == "serving"]
+        assert serving.state == "warn"
+        assert "1 of them does not answer now" in serving.text
+
+
+def asked(settings: Settings) -> dict[str, Any]:
+    return {"database": settings.database_url, "redis_url": settings.redis_url}
+
+
+async def silence(auth: Auth) -> None:
+    """Ends its renewals; then a change misses its answer."""
+    assert auth._jobs is not None
+    assert auth.node is not None
+    auth._jobs.stopping.set()
+    await asyncio.wait(auth._jobs.tasks, timeout=60)
+    app = await auth.running()
+    await SqlLog(app.database, app.clock).suspect([auth.node.id], 1)
 
 
 def test_management_that_is_off_is_told(shell: Shell) -> None:

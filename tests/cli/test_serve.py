@@ -8,14 +8,18 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 
+from keybearer.cli import serve
+from keybearer.settings import load
 from tests.cli.command import Server, Shell
 from tests.people import SECRET
 
@@ -183,6 +187,61 @@ def test_many_workers_share_their_changes(shell: Shell, redis_url: str) -> None:
             assert not server.verify(token, key)["valid"]
         assert server.stop() == 0
     assert "workers:   3 processes" in server.said
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder whose name leaves room for those of sockets."""
+    with tempfile.TemporaryDirectory(prefix="kb-", dir="/tmp") as name:
+        yield Path(name)
+
+
+def test_one_scrape_has_the_figures_of_every_worker(
+    shell: Shell, redis_url: str, short: Path
+) -> None:
+    shell.env |= {
+        "KEYBEARER_REDIS_URL": redis_url, "KEYBEARER_WORKERS": "2", "TMPDIR": str(short)
+    }  # fmt: skip
+    token, _ = shell.service_token(), shell.user()
+    _, key = shell.key()
+    with shell.serving() as server:
+        for _ in range(30):
+            server.verify(token, key)
+        until = time.monotonic() + 20
+        seen, text = 0.0, ""
+        while seen < 30 and time.monotonic() < until:  # verdicts are a second late at the most
+            text = httpx2.get(f"{server.base}/api/auth/metrics").text
+            accepted = [
+                float(line.rpartition(" ")[2])
+                for line in text.splitlines()
+                if line.startswith("keybearer_verdicts_total{")
+                and 'kind="key",outcome="accepted"' in line
+            ]
+            assert sum(accepted) >= seen  # whichever worker answers
+            seen = sum(accepted)
+        assert seen == 30
+        for worker in (1, 2):
+            assert f'keybearer_worker_up{{worker="{worker}"}} 1.0' in text
+            assert f'keybearer_lease_held{{worker="{worker}"}} 1.0' in text
+        assert len(list(short.iterdir())) == 1
+        assert server.stop() == 0
+    assert list(short.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["/tmp", f"/tmp/{'x' * 90}"])  # noqa: S108 -- never made
+def test_where_nothing_can_be_written_each_worker_tells_of_itself(
+    place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_: object) -> str:
+        raise FileNotFoundError("no folder")
+
+    monkeypatch.setattr(tempfile, "tempdir", place)
+    monkeypatch.setattr(tempfile, "mkdtemp", fail)
+    with serve._meeting_place(load({}, environ={})) as folder:
+        assert folder is None
+    assert "set METRICS_DIR" in capsys.readouterr().err
+    with serve._meeting_place(load({"metrics_dir": "/run/keys"}, environ={})) as folder:
+        assert folder == "/run/keys"
 
 
 def test_without_token_management_it_says_that_the_key_pages_are_off(shell: Shell) -> None:

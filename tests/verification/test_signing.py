@@ -28,6 +28,8 @@ Make = Callable[..., SigningKeys]
 class Watched:
     """A database that counts its reads, and holds one back when told to."""
 
+    busy = 0
+
     def __init__(self, database: Database) -> None:
         self._database = database
         self.reads = 0

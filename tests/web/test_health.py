@@ -11,10 +11,16 @@ from keybearer.web import health
 from keybearer.web.health import readiness
 from keybearer.web.mount import no_app
 from tests.people import SECRET, StandingClock
+from tests.servers import own_redis
 from tests.web.losses import lose_database
 
 READY = "/api/auth/health/ready"
 LIVE = "/api/auth/health/live"
+
+
+def local(auth: Auth) -> httpx2.AsyncClient:
+    transport = httpx2.ASGITransport(app=auth.mount(no_app))
+    return httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000")
 
 
 class DriftingClock(StandingClock):
@@ -72,22 +78,21 @@ class Frozen:
 
 
 async def test_a_database_that_hangs_is_told_in_time(
-    app: App, clock: StandingClock, monkeypatch: pytest.MonkeyPatch
+    app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "PATIENCE_SECONDS", 0.05)
     frozen, database = Frozen(), app.database
     object.__setattr__(app, "database", frozen)
-    clock.advance(60_000)
-    state = await readiness(app)  # does not end while what was asked is still giving up
-    assert (state.status, state.database) == ("failing", "failing")
+    await app.verifier.lease.hold()
+    state = await readiness(app, None)  # does not end while what was asked is still giving up
+    assert (state.status, state.database, state.lease) == ("degraded", "failing", "ok")
     frozen.go.set()
     object.__setattr__(app, "database", database)
 
 
 async def test_before_the_start_it_is_live_and_not_ready() -> None:
     auth = Auth("postgresql://127.0.0.1:9/nobody", secret=SECRET)
-    transport = httpx2.ASGITransport(app=auth.mount(no_app))
-    async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
+    async with local(auth) as client:
         assert (await client.get(LIVE)).status_code == 200
         assert (await client.get(READY)).status_code == 503
 
@@ -106,7 +111,43 @@ async def test_usage_that_cannot_wait_on_the_disk_degrades(app: App) -> None:
 async def test_a_drifting_clock_degrades(ready_url: str, drift: int, status: str) -> None:
     auth = Auth(ready_url, secret=SECRET, clock=DriftingClock(drift))
     async with auth.lifespan():
-        assert (await readiness(await auth.running())).status == status
+        assert (await readiness(await auth.running(), auth.node)).status == status
+
+
+async def test_a_lease_that_goes_on_without_the_database_degrades(
+    ready_url: str, clock: StandingClock
+) -> None:
+    auth = Auth(ready_url, secret=SECRET, clock=clock, stale_if_database_lost="10s")
+    async with auth.lifespan():
+        app = await auth.running()
+        await app.verifier.lease.hold()
+        await lose_database(app)
+        clock.advance(5_000)
+        state = await readiness(app, auth.node)
+        assert (state.status, state.database, state.lease) == ("degraded", "failing", "stretched")
+        clock.advance(7_000)
+        state = await readiness(app, auth.node)
+        assert (state.status, state.database, state.lease) == ("failing", "failing", "failing")
+
+
+async def test_a_lost_redis_degrades(ready_url: str) -> None:
+    with own_redis() as server:
+        auth = Auth(ready_url, secret=SECRET, redis_url=server.url)
+        async with auth.lifespan(), local(auth) as client:
+            assert (await client.get(READY)).json() == {
+                "status": "ok", "database": "ok", "lease": "ok", "clock": "ok", "redis": "ok",
+            }  # fmt: skip
+            server.kill()
+            app = await auth.running()
+            async with asyncio.timeout(30):
+                while (await readiness(app, auth.node)).redis == "ok":  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            answer = await client.get(READY)
+            assert answer.status_code == 200
+            assert answer.json() == {
+                "status": "degraded", "database": "ok", "lease": "ok", "clock": "ok",
+                "redis": "failing",
+            }  # fmt: skip
 
 
 async def test_only_reading_is_answered(client: httpx2.AsyncClient) -> None:

@@ -31,6 +31,8 @@ MAX_WALK = 200_000
 MAX_SKEW_MS = 2_000
 MIN_FREE_BYTES = 200 * 1024 * 1024
 SECONDS = 3.0
+ANSWER_SECONDS = 1.5
+"""Three times as long as a node takes to say that it is there."""
 MAKE_ONE = "set KEYBEARER_SECRET to the output of: openssl rand -base64 48"
 
 
@@ -225,17 +227,31 @@ async def _of_open(
     yield ok("database", f"{name}, version {has}")
     if their_now is not None and abs(their_now - time.time() * 1000) > MAX_SKEW_MS:
         yield warn("clock", "differs from the database server's by over 2 s: run NTP on both")
-    yield await _of_serving(settings, lock)
+    yield await _of_serving(settings, database, lock)
     yield await _of_trail(settings, database)
 
 
-async def _of_serving(settings: "Settings", lock: "ServingLock") -> Finding:
+async def _of_serving(
+    settings: "Settings", database: "SqliteDatabase | PostgresDatabase", lock: "ServingLock"
+) -> Finding:
+    from keybearer.adapters.clock import SystemClock
+    from keybearer.adapters.sql.coherence import SqlLog
+
     if not await lock.held_elsewhere():
         return ok("serving", "no process serves it now")
     address = await _address(settings)
-    found = f"a process serves this database as {address}"
+    log = SqlLog(database, SystemClock())
+    members = await log.members()
+    asked = {member for member in members if member.suspicion is not None}
+    if asked:  # as whenever one starts: who is there says so soon
+        await asyncio.sleep(ANSWER_SECONDS)
+        asked &= set(await log.members())
+    serve = "a process serves" if len(members) < 2 else f"{len(members)} processes serve"
+    found = f"{serve} this database as {address}"
     if has_base_url() and address != settings.base_url:
         return warn("serving", f"{found}, by other settings than these: run the doctor with its")
+    if asked:
+        return warn("serving", f"{found}; {len(asked)} of them does not answer now")
     return ok("serving", found)
 
 

@@ -12,12 +12,16 @@ that is slow with its body after 10 s (`SlowBodies`); more than 100 headers or 6
 answered with 431.
 """
 
+import contextlib
 import functools
 import os
 import resource
+import shutil
 import signal
 import socket
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +39,9 @@ IDLE_SECONDS = 30
 DRAIN_SECONDS = 30
 MAX_HEADER_BYTES = 65_536
 CONNECTIONS = 8_192
+MAX_FOLDER_BYTES = 70
+"""For sockets in a folder below it: their names have 104 bytes on some systems, 108 on Linux."""
+
 SPARE_FILES = 100
 """Open files that no connection may take: the database's, mail, the server's own."""
 
@@ -66,7 +73,9 @@ def serve(
         keywords = settled(keywords)
         settings, warning = _rehearse(keywords, examples=examples)
         _announce(settings, warning, examples=examples)
-        _run(keywords, settings, examples=examples, access_log=access_log, form=log_format)
+        with _meeting_place(settings) as folder:
+            keywords["metrics_dir"] = folder
+            _run(keywords, settings, examples=examples, access_log=access_log, form=log_format)
 
 
 def settled(keywords: dict[str, Any]) -> dict[str, Any]:
@@ -139,6 +148,28 @@ async def _try(visitor: "Auth") -> str | None:
         await database.close()
     url = visitor.settings.redis_url
     return None if url is None else await check_redis(url)
+
+
+@contextlib.contextmanager
+def _meeting_place(settings: "Settings") -> Iterator[str | None]:
+    """Where the workers find each other, for a scrape to have the figures of all of them."""
+    if settings.metrics_dir is not None:
+        yield settings.metrics_dir
+        return
+    folder, why = None, "the folder of TMPDIR has too long a name"
+    if len(os.fsencode(tempfile.gettempdir())) <= MAX_FOLDER_BYTES:
+        try:
+            folder = tempfile.mkdtemp(prefix="keybearer-workers-")
+        except OSError as error:
+            why = str(error)
+    if folder is None:
+        say(f"warning:   each scrape has one worker's figures alone: set METRICS_DIR ({why})")
+        yield None
+        return
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _examples_of(auth: "Auth") -> "ASGIApp":

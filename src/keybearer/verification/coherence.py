@@ -260,10 +260,11 @@ class Lease:
         while True:
             news = await self._log.news(self._me.id, self._known)
             if news.member is None:
+                if self._known is not None:
+                    log.warning("node.forgotten", extra={"node": self._me.id})
                 self._cache.clear()
                 self._known = None
                 await self._log.join(self._me)
-                log.info("node.joined", extra={"node": self._me.id})
             elif news.member.suspicion is None:
                 return news
             elif await self._log.readmit(self._me.id):

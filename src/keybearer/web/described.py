@@ -118,14 +118,18 @@ SCHEMAS: Mapping[str, Json] = {
     },
     "Readiness": {
         "title": "Readiness",
-        "description": "What is needed to answer; `clock` or `usage` make it `degraded`, with 200.",
+        "description": (
+            "What is needed to answer. Without `lease` it is `failing`, with 503; whatever else is "
+            "lost makes it `degraded`, with 200. `redis` is there where REDIS_URL is set."
+        ),
         "type": "object",
         "properties": {
             "status": {"enum": ["ok", "degraded", "failing"]},
             "database": {"enum": ["ok", "failing"]},
-            "lease": {"enum": ["ok", "failing"]},
+            "lease": {"enum": ["ok", "stretched", "failing"]},
             "clock": {"enum": ["ok", "failing"]},
             "usage": {"enum": ["ok", "failing"]},
+            "redis": {"enum": ["ok", "failing"]},
         },
         "required": ["status", "database", "lease", "clock", "usage"],
     },

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from keybearer.adapters.sql.coherence import read_name
 from keybearer.domain.errors import Misuse, Unavailable
+from keybearer.node import Node
 from keybearer.operations.app import App
 from keybearer.verification.patience import begin
 from keybearer.web.exchange import send_answer
@@ -34,13 +35,23 @@ _HEADERS = [(b"content-type", b"application/json"), (b"cache-control", b"no-stor
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether each thing that an answer needs is there."""
+    """Whether each thing that an answer needs is there.
+
+    Without a lease nothing can be answered: `failing`. All else degrades.
+
+    Attributes:
+        database: also while the cache is still answered from without it.
+        lease: `stretched` while STALE_IF_DATABASE_LOST has it go on.
+        clock: `failing` where the wall has left it by more than 30 s.
+        redis: changes come by it, and limits are counted in it; not there without REDIS_URL.
+    """
 
     status: Literal["ok", "degraded", "failing"]
     database: State
-    lease: State
+    lease: State | Literal["stretched"]
     clock: State
     usage: State
+    redis: State | msgspec.UnsetType = msgspec.UNSET
 
 
 class Live:
@@ -62,7 +73,7 @@ class Ready:
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         try:
-            state = await readiness(await self._auth.running())
+            state = await readiness(await self._auth.running(), self._auth.node)
         except (Unavailable, Misuse) as error:
             log.warning("ready.not", extra={"reason": str(error)})
             state = Readiness(
@@ -75,7 +86,7 @@ class Ready:
         await send_answer(send, status, msgspec.json.encode(state), headers, self._auth.settings)
 
 
-async def readiness(app: App) -> Readiness:
+async def readiness(app: App, node: Node | None) -> Readiness:
     """What is there now.
 
     A clock that the wall has left by 30 s degrades, it does not stop. So does a disk that does not
@@ -83,17 +94,26 @@ async def readiness(app: App) -> Readiness:
     """
     probes = [begin(read_name(app.database)), begin(app.verifier.lease.hold())]
     await asyncio.wait(probes, timeout=PATIENCE_SECONDS)
-    database, lease = (_state_of(probe) for probe in probes)
+    database, held = (_state_of(probe) for probe in probes)
+    lease: State | Literal["stretched"] = held
+    if held == "ok" and app.verifier.lease.stretched:
+        lease = "stretched"
+    redis: State | msgspec.UnsetType = msgspec.UNSET
+    if node is not None and node.bus is not None:
+        counted_there = node.limits is None or node.limits.shared
+        redis = "ok" if node.bus.connected and counted_there else "failing"
     drift = getattr(app.clock, "drift", None)
     clock: State = "ok" if drift is None or abs(drift()) <= MAX_DRIFT_MS else "failing"
     spill = app.verifier.usage.spill
     usage: State = "ok" if spill is None or not spill.failing else "failing"
-    status: Literal["ok", "degraded", "failing"] = "degraded"
-    if clock == usage == "ok":
-        status = "ok"
-    if "failing" in (database, lease):
+    status: Literal["ok", "degraded", "failing"] = "ok"
+    if lease == "failing":
         status = "failing"
-    return Readiness(status=status, database=database, lease=lease, clock=clock, usage=usage)
+    elif lease == "stretched" or "failing" in (database, clock, usage, redis):
+        status = "degraded"
+    return Readiness(
+        status=status, database=database, lease=lease, clock=clock, usage=usage, redis=redis
+    )
 
 
 def _state_of(probe: "asyncio.Task[Any]") -> State:
