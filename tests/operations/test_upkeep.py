@@ -3,9 +3,8 @@
 import pytest
 from sqlalchemy import insert, select
 
-from keybearer.adapters.sql import audit
-from keybearer.adapters.sql.batches import KEPT_MS
-from keybearer.adapters.sql.tables import usage_batches
+from keybearer.adapters.sql import audit, batches, coherence
+from keybearer.adapters.sql.tables import invalidations, usage_batches
 from keybearer.operations import upkeep
 from keybearer.operations.app import App
 from keybearer.operations.keyends import RevokeKey, revoke_api_key
@@ -33,7 +32,7 @@ async def test_batches_of_usage_that_nobody_can_bring_any_more_are_forgotten(
     monkeypatch.setattr(upkeep, "_BATCH", 2)
     old = [{"id": f"old{n}", "written_at": clock.now()} for n in range(5)]
     await app.database.write(lambda tx: tx.run_many(insert(usage_batches), old))
-    clock.advance(KEPT_MS)
+    clock.advance(batches.KEPT_MS)
     for kept in (5, 0):
         await upkeep.forget_ended(app)
         rows = await app.database.read(lambda tx: tx.all(select(usage_batches)))
@@ -58,3 +57,21 @@ async def test_keys_that_ended_long_ago_go_in_batches(
     assert await upkeep.forget_ended(app) == len(ids)
     page = await list_api_keys(operator, ListKeys(user_id=owner))
     assert [key.id for key in page.api_keys] == [kept.id]
+
+
+async def test_changes_that_every_node_has_read_are_forgotten(
+    app: App, clock: StandingClock
+) -> None:
+    made = await create_api_key(call_of(app), CreateKey(user_id=(await person(app)).id))
+    await revoke_api_key(call_of(app), RevokeKey(key_id=made.id))
+
+    async def kept() -> int:
+        rows = await app.database.read(lambda tx: tx.all(select(invalidations.c.seq)))
+        return len(rows)
+
+    clock.advance(coherence.KEPT_MS)
+    await upkeep.forget_ended(app)
+    assert await kept() >= 1
+    clock.advance(1)
+    await upkeep.forget_ended(app)
+    assert await kept() == 0

@@ -2,7 +2,15 @@
 
 from functools import partial
 
-from keybearer.adapters.sql import accounts, audit, batches, keys, keysecrets, sessions
+from keybearer.adapters.sql import (
+    accounts,
+    audit,
+    batches,
+    coherence,
+    keys,
+    keysecrets,
+    sessions,
+)
 from keybearer.domain.model import ANYONE, RequestFacts, Session
 from keybearer.domain.ports import Transaction
 from keybearer.operations import outbox
@@ -16,10 +24,14 @@ SESSIONS_KEPT_MS = 90 * 86_400_000
 
 
 async def forget_ended(app: App) -> int:
-    """Deletes keys, secrets, logins, links, counts and mails that ended long ago; how many."""
+    """Deletes keys, secrets, logins, links, counts and mails that ended long ago; how many.
+
+    And the log of changes that every node has read.
+    """
     now = app.clock.now()
     forgotten = await outbox.sweep(app)
     forgotten += await app.database.write(partial(accounts.sweep, now=now))
+    await app.database.write(partial(coherence.forget, before=now - coherence.KEPT_MS))
     replaced = partial(keysecrets.forget_replaced, before=now - app.settings.key_retention)
     forgotten += await app.database.write(replaced)
     for forget, kept_ms in (
