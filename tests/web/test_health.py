@@ -101,7 +101,7 @@ async def test_usage_that_cannot_wait_on_the_disk_degrades(app: App) -> None:
     spill = app.verifier.usage.spill
     assert spill is not None
     spill.failing = True
-    state = await readiness(app)
+    state = await readiness(app, None)
     assert (state.status, state.usage, state.clock) == ("degraded", "failing", "ok")
 
 
