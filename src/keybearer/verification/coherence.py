@@ -120,8 +120,8 @@ class Bus(Protocol):
         """Asks every node; a message that cannot be sent is none."""
         ...
 
-    async def acknowledge(self, changes: Sequence[Change]) -> None:
-        """Tells those who asked that they are applied here."""
+    def acknowledge(self, changes: Sequence[Change]) -> None:
+        """Tells those who asked that they are applied here; nobody waits for that."""
         ...
 
 
@@ -131,7 +131,7 @@ class NoBus:
     async def publish(self, change: Change) -> None:
         """Nothing."""
 
-    async def acknowledge(self, changes: Sequence[Change]) -> None:
+    def acknowledge(self, changes: Sequence[Change]) -> None:
         """Nothing."""
 
 
@@ -251,9 +251,8 @@ class Lease:
         unheard = [change for change in news.changes if change.seq not in self._heard]
         self._heard = {seq for seq in self._heard if seq > news.seq}
         if unheard:  # its message was lost, and somebody waits
-            await asyncio.gather(
-                self._bus.acknowledge(unheard), self._log.note(self._me.id, news.seq)
-            )
+            self._bus.acknowledge(unheard)
+            await self._log.note(self._me.id, news.seq)
 
     async def _news(self) -> News:
         """The news of the log, as one who is a member and not suspected."""

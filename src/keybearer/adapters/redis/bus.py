@@ -97,14 +97,15 @@ class RedisBus:
         await self._connect()
         await self._send(self._changes, change)
 
-    async def acknowledge(self, changes: Sequence[Change]) -> None:
-        """Tells each who asked which of its changes are applied here."""
-        by_origin = defaultdict[str, list[int]](list)
-        for change in changes:
-            by_origin[change.origin].append(change.seq)
-        for origin, seqs in by_origin.items():
-            if origin != self._node:
-                await self._send(self._acks + origin, Acknowledgement(self._node, tuple(seqs)))
+    def acknowledge(self, changes: Sequence[Change]) -> None:
+        """Tells each who asked which of its changes are applied here, as soon as it can.
+
+        In a task of its own: a Redis that hangs holds up nobody, and what comes meanwhile is
+        acknowledged together.
+        """
+        self._unacknowledged += [change for change in changes if change.origin != self._node]
+        if self._unacknowledged and self._acknowledging is None:
+            self._acknowledging = asyncio.create_task(self._acknowledge_all())
 
     async def _connect(self) -> None:
         if self._listening is None:
@@ -177,19 +178,19 @@ class RedisBus:
             log.warning("bus.unreadable", extra={"channel": channel})
 
     def _take_change(self, change: Change) -> None:
-        if change.origin == self._node:
-            return
-        self._heard(change)
-        self._unacknowledged.append(change)
-        if self._acknowledging is None:
-            # In a task of its own: what comes meanwhile is acknowledged together.
-            self._acknowledging = asyncio.create_task(self._acknowledge_all())
+        if change.origin != self._node:
+            self._heard(change)
+            self.acknowledge([change])
 
     async def _acknowledge_all(self) -> None:
         try:
             while self._unacknowledged:
                 changes, self._unacknowledged = self._unacknowledged, []
-                await self.acknowledge(changes)
+                by_origin = defaultdict[str, list[int]](list)
+                for change in changes:
+                    by_origin[change.origin].append(change.seq)
+                for origin, seqs in by_origin.items():
+                    await self._send(self._acks + origin, Acknowledgement(self._node, tuple(seqs)))
         finally:
             self._acknowledging = None
 

@@ -1,8 +1,10 @@
 """The log of changes and the members, as rows; what they are for: `verification/coherence.py`."""
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import and_, bindparam, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from keybearer.adapters.sql.tables import coherence, invalidations, nodes
 from keybearer.domain.errors import Unavailable
@@ -109,16 +111,17 @@ class SqlLog:
         return [_member(row.id, row) for row in rows]
 
     async def join(self, member: Member) -> None:
-        """Writes a node down."""
-        await self._database.write(
-            lambda tx: tx.run(
-                _JOIN,
-                id=member.id,
-                address=self._address,
-                joined_at=self._clock.now(),
-                lease_ms=member.lease_ms,
+        """Writes a node down; nothing if it is there, by a call that was given up meanwhile."""
+        with contextlib.suppress(IntegrityError):
+            await self._database.write(
+                lambda tx: tx.run(
+                    _JOIN,
+                    id=member.id,
+                    address=self._address,
+                    joined_at=self._clock.now(),
+                    lease_ms=member.lease_ms,
+                )
             )
-        )
 
     async def readmit(self, node: str) -> bool:
         """Takes the suspicion from a member; False if it is none any more."""
