@@ -1,100 +1,159 @@
-"""Leases, and changes that wait until nobody answers by the old."""
+"""Leases on a log of changes, and receipts that wait until nobody goes by the old."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
 
 from keybearer.domain.errors import Unavailable
+from keybearer.domain.model import Change, Member, News
 from keybearer.domain.ports import Transaction
-from keybearer.verification import patience
+from keybearer.verification import coherence, patience
 from keybearer.verification.cache import Cache, Entry
 from keybearer.verification.coherence import (
     LEASE_MS,
+    SLACK_MS,
+    AnyLease,
     Lease,
+    NoBus,
+    NoLease,
     Receipt,
-    Serving,
-    Visiting,
+    Spread,
 )
 from tests.people import START, StandingClock
-from tests.verification.parts import grant
+from tests.verification.parts import MemoryLog, grant
+
+ME = Member(id="me", lease_ms=LEASE_MS)
+NO_TX = cast(Transaction, None)
 
 
-class Epoch:
-    """The row of the database: read slowly when a gate stands, or lost."""
+class SlowLog(MemoryLog):
+    """Each look at the news waits for the next gate, if one stands."""
 
     def __init__(self) -> None:
-        self.value = 1
-        self.reads = 0
-        self.lost = False
+        super().__init__()
         self.gates: list[asyncio.Event] = []
 
-    async def read(self) -> int:
-        self.reads += 1
-        value = self.value
+    async def news(self, node: str, after: int | None) -> News:
+        found = await super().news(node, after)
         if self.gates:
             await self.gates.pop(0).wait()
-        if self.lost:
-            raise Unavailable("lost")
-        return value
+        self._ask()
+        return found
+
+
+class Bus(NoBus):
+    """Writes down what it is asked to carry."""
+
+    def __init__(self) -> None:
+        self.published: list[Change] = []
+        self.acknowledged: list[int] = []
+
+    async def publish(self, change: Change) -> None:
+        self.published.append(change)
+
+    def acknowledge(self, changes: Sequence[Change]) -> None:
+        self.acknowledged += [change.seq for change in changes]
 
 
 class Scene:
-    def __init__(self) -> None:
-        self.clock, self.cache, self.epoch = StandingClock(), Cache(10), Epoch()
-        self.lease = Lease(self.cache, self.clock, self.epoch.read)
+    """One node with everything around it in reach."""
+
+    def __init__(self, *, stale_ms: int = 0, serving: bool = True) -> None:
+        self.clock, self.cache, self.log, self.bus = StandingClock(), Cache(10), SlowLog(), Bus()
+        me = Member(id="me", lease_ms=LEASE_MS + stale_ms)
+        self.lease = Lease(
+            cache=self.cache,
+            clock=self.clock,
+            log=self.log,
+            bus=self.bus,
+            me=me,
+            still_ours=self.log.check,
+        )
+        self.told: list[Receipt] = []
+        self.unlisted = False
+        lease: AnyLease = self.lease if serving else NoLease(self.cache)
+        self.spread = Spread(
+            cache=self.cache,
+            clock=self.clock,
+            log=self.log,
+            bus=self.bus,
+            lease=lease,
+            me=me,
+            unlisted=self._unlisted,
+            tell=self.told.append,
+        )
+
+    async def _unlisted(self) -> bool:
+        return self.unlisted
 
     def keep(self, digest: bytes = b"a", tag: str = "key:1") -> None:
         nothing = cast(Any, None)
-        self.cache.put(
-            digest,
-            Entry(grant(tags=(tag,)), nothing, nothing, fresh_until=0),
-            begun=self.cache.generation,
-        )
+        entry = Entry(grant(tags=(tag,)), nothing, nothing, fresh_until=0)
+        self.cache.put(digest, entry, begun=self.cache.generation)
+
+    async def change(self, *tags: str) -> Change:
+        return await self.spread.announce(NO_TX, tags)
+
+    async def settling(self, change: Change) -> "asyncio.Task[Receipt]":
+        """A receipt that is waited for, as far as it comes at once."""
+        task = asyncio.create_task(self.spread.settle(change))
+        await asyncio.wait([task], timeout=0.05)
+        return task
+
+    def pass_time(self, ms: int) -> None:
+        """Moves the clock; the loop wakes whoever waits within a moment."""
+        self.clock.advance(ms)
+        for asked in self.spread._asked.values():
+            asked.stirred.set()
+
+
+# --- the lease --------------------------------------------------------------------------------
 
 
 async def test_a_lease_holds_two_seconds_from_before_the_read() -> None:
     scene = Scene()
-    scene.epoch.gates = [gate := asyncio.Event()]
+    await scene.lease.renew()
+    scene.log.gates = [gate := asyncio.Event()]
+    scene.clock.advance(LEASE_MS)
     holding = asyncio.create_task(scene.lease.hold())
     await asyncio.sleep(0.001)
     scene.clock.advance(700)
     gate.set()
     await holding
-    assert scene.lease.until == START + LEASE_MS
+    assert scene.lease.until == START + 2 * LEASE_MS
 
 
-async def test_a_held_lease_is_not_renewed() -> None:
+async def test_a_node_is_a_member_before_its_first_lease() -> None:
     scene = Scene()
     await scene.lease.hold()
-    scene.clock.advance(LEASE_MS - 1)
+    assert (list(scene.log.nodes), scene.log.reads) == (["me"], 2)
     await scene.lease.hold()
-    assert scene.epoch.reads == 1
-    scene.clock.advance(1)
-    await scene.lease.hold()
-    assert scene.epoch.reads == 2
+    assert scene.log.reads == 2
 
 
 async def test_whoever_comes_during_a_renewal_waits_for_the_same() -> None:
     scene = Scene()
-    scene.epoch.gates = [gate := asyncio.Event()]
+    await scene.log.join(ME)
+    scene.log.gates = [gate := asyncio.Event()]
     waiting = [asyncio.create_task(scene.lease.hold()) for _ in range(20)]
     await asyncio.sleep(0.001)
     gate.set()
     await asyncio.gather(*waiting)
-    assert scene.epoch.reads == 1
+    assert scene.log.reads == 1
 
 
 async def test_a_renewal_that_took_longer_than_the_lease_is_made_again() -> None:
     scene = Scene()
-    scene.epoch.gates = [gate := asyncio.Event()]
+    await scene.log.join(ME)
+    scene.log.gates = [gate := asyncio.Event()]
     holding = asyncio.create_task(scene.lease.hold())
     await asyncio.sleep(0.001)
     scene.clock.advance(LEASE_MS)
     gate.set()
     await holding
-    assert scene.epoch.reads == 2
-    assert scene.lease.until == START + 2 * LEASE_MS
+    assert (scene.log.reads, scene.lease.until) == (2, START + 2 * LEASE_MS)
 
 
 async def test_a_database_that_hangs_is_waited_for_once_and_not_for_long(
@@ -102,213 +161,318 @@ async def test_a_database_that_hangs_is_waited_for_once_and_not_for_long(
 ) -> None:
     monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.05)
     scene = Scene()
-    scene.epoch.gates = [gate := asyncio.Event()]
+    await scene.log.join(ME)
+    scene.log.gates = [gate := asyncio.Event()]
     for _ in range(3):
         with pytest.raises(Unavailable, match="does not answer"):
             await scene.lease.hold()
-    assert scene.epoch.reads == 1  # the renewal goes on, and nobody begins another beside it
+    assert scene.log.reads == 1  # the renewal goes on, and nobody begins another beside it
     assert scene.lease.until == 0
     gate.set()
     await asyncio.sleep(0.01)
     await scene.lease.hold()
-    assert scene.epoch.reads == 1
+    assert scene.log.reads == 1
 
 
-async def test_who_comes_late_to_a_renewal_that_hangs_is_told_at_once() -> None:
+async def test_only_what_a_change_touched_is_dropped() -> None:
     scene = Scene()
-    scene.epoch.gates = [asyncio.Event()]
-    renewing = asyncio.create_task(scene.lease.renew())
-    await asyncio.sleep(0.001)
-    scene.lease._patient_until = 0.0  # as if it had begun long ago
-    with pytest.raises(Unavailable, match="does not answer"):
-        await scene.lease.hold()
-    renewing.cancel()
-    await asyncio.gather(renewing, return_exceptions=True)
+    await scene.lease.renew()
+    scene.keep(b"a", "key:1")
+    scene.keep(b"b", "key:2")
+    scene.log.change("key:1", "owner:x")
+    await scene.lease.renew()
+    assert (scene.cache.get(b"a"), scene.cache.get(b"b") is not None) == (None, True)
+    assert scene.lease.seq == 1
 
 
-async def test_the_same_epoch_keeps_the_cache_and_another_drops_it() -> None:
+@pytest.mark.parametrize("lost", ["the log's beginning", "what a backup had not"])
+async def test_what_the_log_does_not_show_drops_everything(lost: str) -> None:
+    scene = Scene()
+    for _ in range(3):
+        scene.log.change("key:9")
+    await scene.lease.renew()
+    scene.keep()
+    if lost == "the log's beginning":
+        scene.log.change("key:1")
+        scene.log.change("key:9")
+        del scene.log.changes[:4]
+    else:
+        del scene.log.changes[2:]
+    await scene.lease.renew()
+    assert (len(scene.cache), scene.lease.seq) == (0, scene.log.seq)
+
+
+async def test_who_is_suspected_says_that_it_is_there_and_keeps_its_cache() -> None:
     scene = Scene()
     await scene.lease.renew()
     scene.keep()
+    await scene.log.suspect(["me"], 1)
     await scene.lease.renew()
-    assert len(scene.cache) == 1
-    scene.epoch.value += 1
+    assert (scene.log.nodes["me"].suspicion, len(scene.cache)) == (None, 1)
+
+
+async def test_who_was_forgotten_joins_anew_without_a_cache() -> None:
+    scene = Scene()
     await scene.lease.renew()
-    assert len(scene.cache) == 0
+    scene.keep()
+    await scene.log.suspect(["me"], 1)
+    await scene.log.expel({"me": 1})
+    await scene.lease.renew()
+    assert (list(scene.log.nodes), len(scene.cache)) == (["me"], 0)
+
+
+async def test_who_is_forgotten_while_it_says_that_it_is_there_joins_anew() -> None:
+    class Late(SlowLog):
+        async def readmit(self, node: str) -> bool:
+            self.nodes.pop(node, None)
+            return False
+
+    scene = Scene()
+    await scene.lease.renew()
+    scene.keep()
+    await scene.log.suspect(["me"], 1)
+    scene.lease._log = late = Late()
+    late.nodes = scene.log.nodes
+    await scene.lease.renew()
+    assert (late.nodes["me"].suspicion, len(scene.cache)) == (None, 0)
+
+
+async def test_what_the_bus_brings_is_dropped_at_once_and_is_not_known_by_that() -> None:
+    scene = Scene()
+    await scene.lease.renew()
+    scene.keep()
+    change = scene.log.change("key:1")
+    scene.lease.heard(change)
+    assert (len(scene.cache), scene.lease.seq) == (0, 0)
+    await scene.lease.renew()
+    assert (scene.lease.seq, scene.bus.acknowledged) == (1, [])
+
+
+async def test_what_the_bus_lost_is_acknowledged_and_noted_when_the_log_shows_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(coherence, "_HEARD", 1)
+    scene = Scene()
+    await scene.lease.renew()
+    lost, *heard = [scene.log.change(f"key:{n}") for n in range(3)]
+    for change in heard:  # of more than it remembers, some are acknowledged twice
+        scene.lease.heard(change)
+    await scene.lease.renew()
+    assert scene.bus.acknowledged == [lost.seq, heard[0].seq]
+    assert scene.log.nodes["me"].applied == 3
 
 
 async def test_a_lost_database_gives_no_lease_and_ends_none_that_is_held() -> None:
     scene = Scene()
     await scene.lease.hold()
-    scene.epoch.lost = True
+    scene.log.lost = True
     with pytest.raises(Unavailable):
         await scene.lease.renew()
     await scene.lease.hold()
     scene.clock.advance(LEASE_MS)
     with pytest.raises(Unavailable):
         await scene.lease.hold()
-    scene.epoch.lost = False
+    scene.log.lost = False
     await scene.lease.hold()
 
 
-async def test_who_goes_away_leaves_the_renewal_to_the_others() -> None:
-    scene = Scene()
-    scene.epoch.gates = [gate := asyncio.Event()]
-    first, second = (asyncio.create_task(scene.lease.hold()) for _ in range(2))
-    await asyncio.sleep(0.001)
-    first.cancel()
-    await asyncio.gather(first, return_exceptions=True)
-    gate.set()
-    await second
-    assert scene.epoch.reads == 1
-
-
-async def test_a_failed_renewal_that_nobody_waits_for_makes_no_warning() -> None:
-    scene = Scene()
-    scene.epoch.gates, scene.epoch.lost = [gate := asyncio.Event()], True
-    holding = asyncio.create_task(scene.lease.hold())
-    await asyncio.sleep(0.001)
-    holding.cancel()
-    await asyncio.gather(holding, return_exceptions=True)
-    gate.set()
-    await asyncio.sleep(0.01)
-    scene.epoch.lost = False
+async def test_what_is_declared_stretches_a_lease_until_the_database_is_back() -> None:
+    scene = Scene(stale_ms=5_000)
+    scene.log.lost = True
+    with pytest.raises(Unavailable):
+        await scene.lease.hold()  # nothing to stretch
+    scene.log.lost = False
     await scene.lease.hold()
-
-
-async def test_a_cancelled_renewal_is_made_again() -> None:
-    scene = Scene()
-    scene.epoch.gates = [asyncio.Event()]
-    holding = asyncio.create_task(scene.lease.hold())
-    await asyncio.sleep(0.001)
-    assert scene.lease._renewal is not None
-    scene.lease._renewal.cancel()  # as a closing event loop does
-    await asyncio.gather(holding, return_exceptions=True)
+    scene.log.lost = True
+    scene.clock.advance(LEASE_MS)
     await scene.lease.hold()
-    assert scene.epoch.reads == 2
+    assert (scene.lease.until, scene.lease.stretched) == (START + LEASE_MS + 5_000, True)
+    scene.log.lost = False
+    scene.clock.advance(1_000)
+    await scene.lease.renew()
+    assert (scene.lease.until, scene.lease.stretched) == (START + 3_000 + LEASE_MS, False)
 
 
-async def test_an_ended_lease_is_never_held_again() -> None:
-    scene = Scene()
+async def test_nothing_stretches_the_lease_of_whoever_lost_its_place() -> None:
+    scene = Scene(stale_ms=5_000)
     await scene.lease.hold()
-    scene.epoch.gates = [gate := asyncio.Event()]
-    under_way = asyncio.create_task(scene.lease.renew())
+    scene.log.taken = True
+    scene.clock.advance(LEASE_MS)
+    with pytest.raises(Unavailable, match="another process"):
+        await scene.lease.hold()
+    assert scene.lease.until <= scene.clock.now()
+
+
+async def test_after_the_end_there_is_no_lease_whatever_is_under_way() -> None:
+    scene = Scene(stale_ms=5_000)
+    await scene.lease.renew()
+    scene.log.gates = [gate := asyncio.Event()]
+    renewing = asyncio.create_task(scene.lease.renew())
     await asyncio.sleep(0.001)
     scene.lease.end()
-    assert scene.lease.until == 0
     gate.set()
-    await under_way
+    await renewing
     assert scene.lease.until == 0
-    for way in (scene.lease.hold, scene.lease.renew):
-        with pytest.raises(Unavailable, match="stopped"):
-            await way()
+    with pytest.raises(Unavailable, match="stopped"):
+        await scene.lease.hold()
+    scene.lease._stretch()
+    assert scene.lease.until == 0
 
 
-# --- changes --------------------------------------------------------------------------------
+async def test_who_is_no_member_keeps_nothing_and_joins_no_read_of_before() -> None:
+    cache = Cache(10)
+    lease = NoLease(cache)
+    before = cache.generation
+    await lease.hold()
+    await lease.renew()
+    lease.heard(Change(1, ("key:1",), "x"))
+    lease.end()
+    assert cache.generation == before + 1
+    assert (lease.until, lease.stretched, lease.seq) == (0, False, 0)
 
 
-def serving_of(
-    scene: Scene, asked: list[Transaction], slept: list[float], *, early: bool = False
-) -> Serving:
-    async def ensure(tx: Transaction) -> None:
-        asked.append(tx)
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        ms = round(seconds * 1000)
-        scene.clock.advance(max(1, ms // 2) if early else ms)
-
-    return Serving(scene.cache, scene.clock, ensure, sleep)
+# --- receipts ---------------------------------------------------------------------------------
 
 
-async def test_the_serving_process_drops_its_own_entries_and_waits_for_nobody() -> None:
+async def test_alone_a_change_waits_for_nobody() -> None:
     scene = Scene()
-    scene.keep(b"a", "key:1")
-    scene.keep(b"b", "key:2")
-    asked, slept = list[Transaction](), list[float]()
-    serving = serving_of(scene, asked, slept)
-    transaction = cast(Transaction, object())
-    await serving.announce(transaction)
-    assert asked == [transaction]
-    assert await serving.settle(["key:1"]) == Receipt(nodes=1, waited_ms=0)
-    assert scene.cache.get(b"a") is None
-    assert scene.cache.get(b"b") is not None
-
-
-@pytest.mark.parametrize("early", [False, True])
-async def test_who_took_over_waits_until_the_old_lease_is_over(early: bool) -> None:
-    scene, slept = Scene(), list[float]()
-    serving = serving_of(scene, [], slept, early=early)
+    await scene.lease.renew()
     scene.keep()
-    serving.take_over(contested=True)
-    assert len(scene.cache) == 0
-    scene.clock.advance(500)
-    receipt = await serving.settle(["key:1"])
-    assert scene.clock.now() >= START + LEASE_MS
-    assert receipt.waited_ms >= LEASE_MS - 500
-    assert (len(slept) > 1) is early
-    assert (await serving.settle(["key:1"])).waited_ms == 0
+    receipt = await scene.spread.settle(await scene.change("key:1"))
+    assert receipt == Receipt(nodes=1, waited_ms=0)
+    assert (len(scene.cache), scene.told, scene.spread.waiting) == (0, [receipt], 0)
+    await NoBus().publish(Change(1, (), "me"))
+    NoBus().acknowledge([])
 
 
-async def test_who_took_over_from_one_that_let_go_forgets_and_waits_for_nobody() -> None:
-    scene, slept = Scene(), list[float]()
-    serving = serving_of(scene, [], slept)
-    scene.keep()
-    serving.take_over(contested=False)
-    assert len(scene.cache) == 0
-    assert (await serving.settle(["key:1"])).waited_ms == 0
-    assert slept == []
+async def test_beside_the_nodes_one_counts_them_and_not_itself() -> None:
+    scene = Scene(serving=False)
+    assert await scene.spread.settle(await scene.change("key:1")) == Receipt(nodes=0, waited_ms=0)
+    scene.unlisted = True  # a file that was replaced by one without rows
+    settling = await scene.settling(await scene.change("key:1"))
+    assert not settling.done()
+    scene.pass_time(LEASE_MS + SLACK_MS)
+    assert await settling == Receipt(nodes=1, waited_ms=LEASE_MS + SLACK_MS)
 
 
-async def test_what_may_have_been_changed_is_forgotten() -> None:
+async def test_a_receipt_waits_for_the_word_of_each() -> None:
     scene = Scene()
-    scene.keep(b"a", "key:1")
-    scene.keep(b"b", "key:2")
-    visiting(scene, served=True, slept=[]).forget(["key:1"])
-    assert len(scene.cache) == 2
-    serving_of(scene, [], []).forget(["key:1"])
-    assert scene.cache.get(b"a") is None
-    assert scene.cache.get(b"b") is not None
+    for id in ("a", "b"):
+        await scene.log.join(Member(id=id, lease_ms=LEASE_MS))
+    change = await scene.change("key:1")
+    settling = await scene.settling(change)
+    assert (scene.bus.published, scene.spread.waiting) == ([change], 1)
+    for id in ("a", "a", "stranger"):
+        scene.spread.acknowledged(change.seq, id)
+    scene.spread.acknowledged(99, "b")
+    await asyncio.sleep(0.01)
+    assert not settling.done()
+    scene.clock.advance(3)
+    scene.spread.acknowledged(change.seq, "b")
+    assert await settling == Receipt(nodes=3, waited_ms=3)
+    await scene.spread.finish()
+    assert all(each.suspicion is None for each in scene.log.nodes.values())
 
 
-def visiting(scene: Scene, *, served: bool, slept: list[float], early: bool = False) -> Visiting:
-    async def bump(_tx: Transaction) -> None:
-        scene.epoch.value += 1
+async def test_who_says_nothing_is_waited_for_until_its_lease_is_over_and_suspected() -> None:
+    scene = Scene()
+    await scene.log.join(Member(id="brief", lease_ms=LEASE_MS))
+    await scene.log.join(Member(id="long", lease_ms=LEASE_MS + 5_000))
+    change = await scene.change("key:1")
+    settling = await scene.settling(change)
+    scene.pass_time(LEASE_MS + SLACK_MS)
+    await asyncio.sleep(0.01)
+    assert not settling.done()
+    scene.pass_time(5_000)
+    assert (await settling).waited_ms == LEASE_MS + 5_000 + SLACK_MS
+    await scene.spread.finish()
+    assert all(each.suspicion is not None for each in scene.log.nodes.values())
+    assert scene.spread.nodes == 3  # as they were when it asked
 
-    async def somebody_serves() -> bool:
-        scene.clock.advance(300)  # looking takes time, too
-        return served
 
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        ms = round(seconds * 1000)
-        scene.clock.advance(max(1, ms // 2) if early else ms)
+@pytest.mark.parametrize("word", ["noted", "left"])
+async def test_what_a_silent_one_has_noted_is_its_word(word: str) -> None:
+    scene = Scene()
+    await scene.log.join(Member(id="a", lease_ms=LEASE_MS))
+    change = await scene.change("key:1")
+    settling = await scene.settling(change)
+    scene.pass_time(200)
+    await asyncio.sleep(0.01)
+    assert not settling.done()
+    if word == "noted":
+        await scene.log.note("a", change.seq)
+    else:
+        await scene.log.leave("a")
+    scene.pass_time(200)
+    assert (await asyncio.wait_for(settling, 5)).waited_ms == 400
 
-    return Visiting(scene.cache, scene.clock, bump, somebody_serves, sleep)
+
+async def test_a_look_at_a_lost_database_changes_nothing() -> None:
+    scene = Scene()
+    await scene.log.join(Member(id="a", lease_ms=LEASE_MS))
+    settling = await scene.settling(await scene.change("key:1"))
+    scene.log.lost = True
+    scene.pass_time(200)
+    await asyncio.sleep(0.01)
+    assert not settling.done()
+    scene.pass_time(LEASE_MS)
+    assert (await settling).nodes == 2
+    await scene.spread.finish()
 
 
-async def test_a_visitor_moves_the_epoch_and_waits_out_the_longest_lease() -> None:
-    scene, slept = Scene(), list[float]()
+async def test_without_the_members_there_is_no_receipt_and_the_own_cache_is_clean() -> None:
+    scene = Scene()
+    await scene.lease.renew()
     scene.keep()
-    visitor = visiting(scene, served=True, slept=slept)
-    await visitor.announce(cast(Transaction, None))
-    assert scene.epoch.value == 2
-    receipt = await visitor.settle(["key:1"])
-    assert receipt.nodes == 1
-    assert receipt.waited_ms >= LEASE_MS
-    assert scene.clock.now() >= START + LEASE_MS
-    assert len(slept) == 1
+    change = await scene.change("key:1")
+    scene.log.lost = True
+    with pytest.raises(Unavailable):
+        await scene.spread.settle(change)
+    assert (len(scene.cache), scene.told, scene.spread.waiting) == (0, [], 0)
+
+
+def test_what_may_have_been_committed_is_forgotten() -> None:
+    scene = Scene()
+    scene.keep()
+    scene.spread.forget(("key:1",))
     assert len(scene.cache) == 0
 
 
-async def test_a_sleep_that_ends_early_is_slept_on() -> None:
-    scene, slept = Scene(), list[float]()
-    receipt = await visiting(scene, served=True, slept=slept, early=True).settle(["key:1"])
-    assert len(slept) > 1
-    assert receipt.waited_ms >= LEASE_MS
+# --- who is gone ------------------------------------------------------------------------------
 
 
-async def test_nobody_serving_is_nobody_to_wait_for() -> None:
-    scene, slept = Scene(), list[float]()
-    receipt = await visiting(scene, served=False, slept=slept).settle(["key:1"])
-    assert (receipt, slept) == (Receipt(nodes=0, waited_ms=0), [])
+async def test_who_is_suspected_for_a_whole_lease_is_forgotten_and_not_before() -> None:
+    scene = Scene()
+    await scene.lease.renew()
+    for id in ("dead", "alive"):
+        await scene.log.join(Member(id=id, lease_ms=LEASE_MS))
+    await scene.spread.suspect_others()
+    await scene.spread.look_after_members()
+    assert scene.spread.nodes == 1
+    await scene.log.readmit("alive")
+    scene.clock.advance(LEASE_MS + SLACK_MS - 1)
+    await scene.spread.look_after_members()
+    assert set(scene.log.nodes) == {"me", "dead", "alive"}
+    scene.clock.advance(1)
+    await scene.spread.look_after_members()
+    assert set(scene.log.nodes) == {"me", "alive"}
+
+
+async def test_a_suspicion_under_another_mark_is_another_one() -> None:
+    scene = Scene()
+    await scene.log.join(Member(id="a", lease_ms=LEASE_MS))
+    await scene.spread.suspect_others()
+    await scene.spread.look_after_members()
+    scene.clock.advance(LEASE_MS)
+    await scene.log.readmit("a")
+    await scene.spread.suspect_others()
+    scene.clock.advance(SLACK_MS)
+    await scene.spread.look_after_members()
+    assert set(scene.log.nodes) == {"a"}
+
+
+async def test_alone_there_is_nobody_to_suspect() -> None:
+    scene = Scene()
+    await scene.spread.suspect_others()
+    await scene.spread.finish()
+    assert scene.spread.nodes == 1

@@ -76,6 +76,20 @@ class KnowsWhatItHeard(Lease):
         self._known = change.seq
 
 
+class NotesWhatItHeard(Lease):
+    def heard(self, change: Change) -> None:
+        super().heard(change)
+        task = asyncio.ensure_future(self._log.note(self._me.id, change.seq))
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+
+class NotesBeforeItApplies(Lease):
+    async def _news(self) -> News:
+        news = await super()._news()
+        await self._log.note(self._me.id, news.seq)
+        return news
+
+
 class ActsUnderSuspicion(Lease):
     async def _news(self) -> News:
         while True:
@@ -226,6 +240,8 @@ UNGUARDED = {
     "what the log shows": ("lossy bus", Guards(lease=AppliesNothing)),
     "what the log shows no more": ("busy", Guards(lease=SeesNoGap)),
     "what was heard is not known": ("lossy bus", Guards(lease=KnowsWhatItHeard)),
+    "what was heard is not noted": ("lossy bus", Guards(lease=NotesWhatItHeard)),
+    "to apply before it is noted": ("slow database", Guards(lease=NotesBeforeItApplies)),
     "readmission": ("expulsions", Guards(lease=ActsUnderSuspicion)),
     "membership": ("restarts", Guards(lease=JoinsLater)),
     "the end": ("restarts", Guards(lease=DoesNotEnd)),

@@ -64,7 +64,7 @@ class Loop(asyncio.BaseEventLoop):
         self,
         when: float,
         callback: Callable[[Unpack[Ts]], object],
-        *args: Unpack[Ts],
+        *args: *Ts,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         self._wake(math.ceil(when * 1e6 - 0.01))

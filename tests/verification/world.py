@@ -30,7 +30,7 @@ import msgspec
 from keybearer.adapters.redis.bus import RedisBus
 from keybearer.domain.credentials import PepperRing
 from keybearer.domain.errors import Unavailable
-from keybearer.domain.model import Change, Grant, Member, News, Refusal
+from keybearer.domain.model import Batch, Change, Grant, Member, News, Refusal
 from keybearer.domain.ports import Transaction
 from keybearer.operations.app import App
 from keybearer.verification.cache import Cache
@@ -46,9 +46,9 @@ from keybearer.verification.coherence import (
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.presented import Presented
 from keybearer.verification.quota import Quota
-from keybearer.verification.usage import Batch, Usage
+from keybearer.verification.usage import Usage
 from keybearer.verification.verifier import Verified, Verifier
-from tests.people import SECRET
+from tests.people import SECRET, fresh_id
 from tests.verification.parts import Numbers, new_key
 from tests.verification.virtual import Face, Loop, Ticker
 
@@ -619,7 +619,7 @@ class Process:
             lease=self.lease,
             grants=self,
             limiter=limiter,
-            usage=Usage(_ignore, limiter.state),
+            usage=Usage(_ignore, limiter.state, new_id=fresh_id),
             quota=Quota(quotas=Numbers(), cache=self.cache, lease=self.lease, clock=clock),
             cookie="c",
             prefixes=("kb_",),
@@ -724,6 +724,5 @@ def _nothing() -> None:
     pass
 
 
-async def _ignore(_batch: Batch) -> None:
+async def _ignore(_batch: Batch, _settled: Sequence[str]) -> None:
     return None
-

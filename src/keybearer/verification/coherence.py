@@ -511,28 +511,31 @@ class Spread:
         """Waits for a word of each, or until its lease is over; gives those without one."""
         over_at = {other.id: committed + other.lease_ms + SLACK_MS for other in others}
         look_at = committed + _LOOK_MS
+        look: asyncio.Task[None] | None = None
         while True:
             now = self._clock.now()
             silent = [id for id in over_at if id not in asked.acknowledged]
             left = [over_at[id] - now for id in silent if over_at[id] > now]
             if not left:
                 return silent
-            if now >= look_at:
-                asked.acknowledged |= await self._stopped(seq, silent)
-                look_at = self._clock.now() + _LOOK_MS
-                continue
+            if now >= look_at and (look is None or look.done()):
+                # Beside the wait: a database that hangs holds up nobody whose wait is over.
+                look = patience.begin(self._look(asked, seq, silent))
+                look_at = now + _LOOK_MS
+            if now < look_at:
+                left.append(look_at - now)
             asked.stirred.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(*left, look_at - now) / 1000):
+                async with asyncio.timeout(min(left) / 1000):
                     await asked.stirred.wait()
 
-    async def _stopped(self, seq: int, silent: Iterable[str]) -> set[str]:
-        """Which of them have applied a change by their own rows, or are members no more."""
+    async def _look(self, asked: _Asked, seq: int, silent: Iterable[str]) -> None:
+        """Takes for an answer what silent members have noted, and that they are none any more."""
         try:
             members = {member.id: member for member in await self.members()}
-        except Unavailable:
-            return set()
-        return {
+        finally:
+            asked.stirred.set()
+        asked.acknowledged |= {
             id
             for id in silent
             if id != _ANYBODY and (id not in members or members[id].applied >= seq)
