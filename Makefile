@@ -45,7 +45,7 @@ run: install ## serve on PORT with token management and the examples
 	@exec $(BIN)/keybearer serve --examples --host $(HOST) --port $(PORT)
 
 test: install system ## run all tests; the core must be covered in full
-	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report= $(ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report= $(ARGS)
 	$(BIN)/coverage report --skip-covered
 	$(BIN)/coverage report --include='$(FULLY_COVERED)' --fail-under=100
 
