@@ -28,6 +28,7 @@ from typing import Any, Literal, TypeVar, cast
 import msgspec
 
 from keybearer.adapters.redis.bus import RedisBus
+from keybearer.adapters.tracing import NO_TRACER
 from keybearer.domain.credentials import PepperRing
 from keybearer.domain.errors import Unavailable
 from keybearer.domain.model import Batch, Change, Grant, Member, News, Refusal
@@ -565,6 +566,8 @@ class _House:
 
     change = App.change
     _change = App._change
+    _settle = App._settle
+    tracer = NO_TRACER
 
     def __init__(self, world: World, by: "Process", spread: Spread) -> None:
         self.database = self
