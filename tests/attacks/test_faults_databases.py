@@ -223,7 +223,7 @@ def test_f08_usage_waits_in_memory_where_the_disk_takes_nothing(
 
 _SLOW_COMMIT = """
 CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
-    $$ BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END $$;
+    $$ BEGIN PERFORM pg_sleep(3); RETURN NULL; END $$;
 CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON usage_batches
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()
 """
@@ -232,8 +232,8 @@ CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON usage_batches
 async def test_f08_a_commit_whose_answer_is_lost_counts_once(
     postgres_server: PostgresServer, postgres_template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "COMMAND_TIMEOUT_SECONDS", 0.4)
-    monkeypatch.setattr(postgres, "CONNECT_TIMEOUT_SECONDS", 0.4)
+    monkeypatch.setattr(postgres, "COMMAND_TIMEOUT_SECONDS", 2)
+    monkeypatch.setattr(postgres, "CONNECT_TIMEOUT_SECONDS", 2)
     url = postgres_server.create(postgres_template)
     postgres_server.execute(_SLOW_COMMIT, url=url)
     parts = urlsplit(url)
@@ -250,14 +250,16 @@ async def test_f08_a_commit_whose_answer_is_lost_counts_once(
         usage = Usage(write, lambda _: None, new_id=fresh_id)
         usage.tally("k", is_key=True).accept(START, None, None)
         flush = asyncio.create_task(usage.flush(START))
-        for _ in range(1_000):  # until the commit is under way, which takes its time
-            if int(postgres_server.execute(_COMMITTING)):
-                break
-            await asyncio.sleep(0)
+        while not int(await asyncio.to_thread(postgres_server.execute, _COMMITTING)):
+            assert not flush.done()
         line.cut()
         with pytest.raises(Unavailable):
             await flush
         line.mend()
+        # It waits until the commit has ended.
+        drop = "DROP TRIGGER slow ON usage_batches"
+        await asyncio.to_thread(postgres_server.execute, drop, url=url)
+        assert postgres_server.execute("SELECT n FROM usage", url=url) == "1"
         usage.tally("k", is_key=True).accept(START, None, None)
         await _until(lambda: usage.flush(START))
         await database.close()
