@@ -124,6 +124,23 @@ async def test_a_node_that_was_forgotten_tells_so(caplog: pytest.LogCaptureFixtu
     assert ME in scene.log.nodes
 
 
+async def test_who_is_expelled_in_the_moment_of_its_word_joins_anew(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene(caplog)
+    await scene.renew()
+    await scene.log.suspect([ME], 7)
+
+    async def too_late(node: str) -> bool:
+        await scene.log.expel({node: 7})
+        return False
+
+    monkeypatch.setattr(scene.log, "readmit", too_late)
+    await scene.renew(after_ms=500)
+    assert scene.told == ["node.forgotten"]
+    assert scene.log.nodes[ME].suspicion is None
+
+
 async def test_who_may_be_there_has_no_name_to_tell(caplog: pytest.LogCaptureFixture) -> None:
     scene = Scene(caplog)
 
