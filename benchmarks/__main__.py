@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import in_process, nodes, over_http, pages, rivals, routes
+from benchmarks import in_process, memory, nodes, over_http, pages, rivals, routes
 from benchmarks.measure import Figure, kept, write
 
 GROUPS = {
@@ -18,6 +18,7 @@ GROUPS = {
     "over_http": over_http.figures,
     "routes": routes.figures,
     "in_process": in_process.figures,
+    "memory": memory.figures,
     "nodes": nodes.figures,
     "pages": pages.figures,
 }

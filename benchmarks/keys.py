@@ -1,6 +1,7 @@
 """Databases full of keys."""
 
 import os
+from typing import Any
 
 from keybearer import Auth, api_key
 from keybearer.adapters.sql.database import migrate, open_database
@@ -13,14 +14,14 @@ SECRET = "benchmarks-only-" + "Zq8vT3mX1cR7nB5kW9yL2dF6"
 _CHUNK = 5_000
 
 
-def auth_on(database: str, *, redis_url: str | None = None) -> Auth:
+def auth_on(database: str, **settings: Any) -> Auth:
     """A keybearer without accounts, whose keys may be used without end."""
     return Auth(
         database,
         plugins=[api_key(rate_limit="1000000000/1m")],
         accounts=False,
         secret=SECRET,
-        redis_url=redis_url,
+        **settings,
     )
 
 

@@ -12,17 +12,16 @@ import sys
 from keybearer.adapters.clock import SystemClock
 from keybearer.adapters.sql.database import open_database
 from keybearer.adapters.sql.quotas import StoredQuotas
-from keybearer.domain.model import Grant
 from keybearer.verification.cache import Cache
 from keybearer.verification.quota import Quota
-from tests.verification.parts import MemoryLog, lease_on
+from tests.verification.parts import MemoryLog, grant, lease_on
 
 CALLERS = 16
 
 
 async def _spend_out(quota: Quota, id: str) -> None:
     async def call() -> None:
-        while await quota.take(_grant(id), 1) is not None:
+        while await quota.take(grant(id=id, metered=True), 1) is not None:
             os.write(1, b".")
 
     await asyncio.gather(*(call() for _ in range(CALLERS)))
@@ -33,14 +32,10 @@ async def _take_each(quota: Quota, ids: list[str]) -> None:
 
     async def call() -> None:
         for number in numbers:
-            if await quota.take(_grant(ids[number]), 1) is not None:
+            if await quota.take(grant(id=ids[number], metered=True), 1) is not None:
                 os.write(1, b"%d " % number)
 
     await asyncio.gather(*(call() for _ in range(CALLERS)))
-
-
-def _grant(id: str) -> Grant:
-    return Grant(kind="key", subject="ann", id=id, tags=(f"key:{id}",), metered=True)
 
 
 async def main(how: str, url: str, *ids: str) -> None:

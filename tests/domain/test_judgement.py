@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from keybearer.domain.judgement import judge
-from keybearer.domain.model import Grant, Refusal
+from keybearer.domain.model import Bars, Grant, Refusal, Session, bars_of
 from keybearer.domain.networks import compile_allow_list
 
 NOW = 1_795_000_000_000
@@ -29,8 +29,9 @@ FLAWS: list[tuple[dict[str, Any], str]] = [
 
 
 def grant(**fields: Any) -> Grant:
-    given: dict[str, Any] = {"kind": "key", "subject": "o", "id": "k", "tags": ()} | fields
-    return Grant(**{"permissions": READ, **given})
+    bars = {name: fields.pop(name) for name in Bars.__struct_fields__ if name in fields}
+    given: dict[str, Any] = {"kind": "key", "subject": "o", "id": "k", "permissions": READ} | fields
+    return Grant(session=Session(**given), bars=bars_of(**bars))
 
 
 def code(refusal: Refusal | None) -> str | None:

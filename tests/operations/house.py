@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from sqlalchemy import insert, select
@@ -23,7 +23,6 @@ from keybearer.domain.model import (
     ANONYMOUS,
     ANYONE,
     Anonymous,
-    Grant,
     Key,
     Member,
     RequestFacts,
@@ -35,8 +34,9 @@ from keybearer.operations import outbox
 from keybearer.operations.app import App
 from keybearer.operations.declaration import Call
 from keybearer.settings import load
-from keybearer.verification.cache import Cache, Entry
+from keybearer.verification.cache import Cache
 from keybearer.verification.coherence import LEASE_MS, NoBus, NoLease, Spread
+from tests.verification.parts import entry
 
 START = 1_700_000_000_000
 PASSWORD = "quiet otters fold paper maps"
@@ -169,9 +169,7 @@ class House:
     def remember(self, *tags: str) -> bytes:
         """Puts an entry into the cache, to see whether it goes."""
         digest = os.urandom(32)
-        grant = Grant(kind="key", subject="ann", id="k", tags=tags)
-        entry = Entry(grant, cast(Any, None), cast(Any, None), fresh_until=1 << 60)
-        self.cache.put(digest, entry, begun=self.cache.generation)
+        self.cache.put(digest, entry(*tags), begun=self.cache.generation)
         return digest
 
     async def letters(self) -> list[Letter]:

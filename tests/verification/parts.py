@@ -11,6 +11,7 @@ from keybearer.domain.credentials import SERVICE_PREFIX, PepperRing, mint
 from keybearer.domain.errors import Unavailable
 from keybearer.domain.limits import CHUNK_SHARE, ration
 from keybearer.domain.model import (
+    Bars,
     Batch,
     Change,
     Grant,
@@ -18,11 +19,14 @@ from keybearer.domain.model import (
     Member,
     News,
     Refusal,
+    Session,
     Taken,
     Unspent,
+    bars_of,
+    pack,
 )
 from keybearer.domain.ports import Clock
-from keybearer.verification.cache import Cache
+from keybearer.verification.cache import Cache, Entry
 from keybearer.verification.coherence import LEASE_MS, Lease, NoBus
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.presented import Presented
@@ -61,10 +65,27 @@ def header(credential: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def grant(kind: Kind = "key", **fields: Any) -> Grant:
-    id = fields.pop("id", "k1")
-    return Grant(
-        kind=kind, **{"subject": "ann", "id": id, "tags": (f"{kind}:{id}", "owner:ann"), **fields}
+    """A grant by the fields of its session, of its bars, and its own."""
+    session, bars = (
+        {name: fields.pop(name) for name in type_.__struct_fields__ if name in fields}
+        for type_ in (Session, Bars)
     )
+    record = fields.pop("record", None)
+    return Grant(
+        session=Session(**{"kind": kind, "subject": "ann", "id": "k1", **session}),
+        bars=bars_of(**bars),
+        packed=None if record is None else pack(record),
+        **fields,
+    )
+
+
+def entry(*tags: str, **fields: Any) -> Entry:
+    """An entry that depends on what the tags name, and on little else."""
+    ids = dict(tag.split(":", 1) for tag in tags)
+    kind: Kind = next((kind for kind in ("session", "service") if kind in ids), "key")
+    made = grant(kind, **{"subject": ids.get("owner", "-"), "id": ids.get(kind, "-"), **fields})
+    nothing: Any = None
+    return Entry(grant=made, session=made.session, tally=nothing, uses=nothing, fresh_until=1 << 60)
 
 
 class Rows:

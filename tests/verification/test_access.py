@@ -6,12 +6,13 @@ from sqlalchemy import delete, select, update
 
 from keybearer.adapters.sql.tables import sessions, users
 from keybearer.domain.jwt import AccessClaims, JwtRefusal, issue
-from keybearer.domain.model import Grant, Refusal, User
+from keybearer.domain.model import Bars, Grant, Refusal, User
 from keybearer.domain.ports import Transaction
 from keybearer.operations.app import App
 from keybearer.verification.access import LEEWAY_SECONDS, AccessTokens
 from keybearer.verification.signing import SigningKeys
 from tests.people import START, StandingClock, log_in, person
+from tests.verification.parts import grant
 
 BASE = "http://127.0.0.1:8000"
 SECONDS = START // 1000
@@ -58,17 +59,20 @@ async def run(app: App, statement: object) -> None:
 
 
 async def granted(app: App, token: bytes) -> Grant:
-    grant = await app.access.grant(token)
-    assert isinstance(grant, Grant), grant
-    return grant
+    found = await app.access.grant(token)
+    assert isinstance(found, Grant), found
+    return found
+
+
+async def bars(app: App, token: bytes) -> Bars:
+    return (await granted(app, token)).bars or Bars()
 
 
 async def test_the_grant_is_the_logins(app: App, ada: User, sid: str, sign: Sign) -> None:
-    assert await granted(app, await sign()) == Grant(
-        kind="access", subject=ada.id, id=sid, session_id=sid,
-        tags=(f"session:{sid}", f"owner:{ada.id}"),
+    assert await granted(app, await sign()) == grant(
+        "access", subject=ada.id, id=sid, session_id=sid,
         permissions=frozenset({"files:read", "files:write"}), expires_at=START + 300_000,
-        client_id="cli", authenticated_at=START,
+        authenticated_at=START,
     )  # fmt: skip
 
 
@@ -83,7 +87,7 @@ async def test_the_grant_is_the_logins(app: App, ada: User, sid: str, sign: Sign
 async def test_permissions_are_what_the_token_says_as_far_as_the_owner_holds_it(
     app: App, sign: Sign, scope: str, permissions: frozenset[str]
 ) -> None:
-    assert (await granted(app, await sign(scope=scope))).permissions == permissions
+    assert (await granted(app, await sign(scope=scope))).session.permissions == permissions
 
 
 async def test_without_a_catalogue_scopes_limit_nobody(app: App, sign: Sign) -> None:
@@ -94,14 +98,14 @@ async def test_without_a_catalogue_scopes_limit_nobody(app: App, sign: Sign) -> 
         database=app.database, signing=app.signing, clock=app.clock, holds=holds, issuer=BASE,
         must_verify=True,
     )  # fmt: skip
-    grant = await open_.grant(await sign())
-    assert isinstance(grant, Grant)
-    assert grant.permissions is None
+    found = await open_.grant(await sign())
+    assert isinstance(found, Grant)
+    assert found.session.permissions is None
 
 
 async def test_no_token_outlives_its_login(app: App, sign: Sign) -> None:
     await run(app, update(sessions).values(expires_at=START + 60_000))
-    assert (await granted(app, await sign())).expires_at == START + 60_000
+    assert (await granted(app, await sign())).session.expires_at == START + 60_000
 
 
 async def test_a_login_that_ended_or_was_idle_is_revoked(
@@ -109,21 +113,21 @@ async def test_a_login_that_ended_or_was_idle_is_revoked(
 ) -> None:
     token = await sign()
     await run(app, update(sessions).values(idle_ms=60_000))
-    assert (await granted(app, token)).revoked_at is None
+    assert (await bars(app, token)).revoked_at is None
     clock.advance(60_000)
-    assert (await granted(app, token)).revoked_at == START + 60_000
+    assert (await bars(app, token)).revoked_at == START + 60_000
     await run(app, update(sessions).values(idle_ms=90_000, ended_at=START + 1))
-    assert (await granted(app, token)).revoked_at == START + 1
+    assert (await bars(app, token)).revoked_at == START + 1
 
 
 async def test_the_owner_may_be_unverified_disabled_or_gone(app: App, sign: Sign) -> None:
     token = await sign()
     await run(app, update(users).values(email_verified_at=None))
-    assert (await granted(app, token)).owner_state == "unverified"
+    assert (await bars(app, token)).owner_state == "unverified"
     await run(app, update(users).values(disabled_at=START))
-    assert (await granted(app, token)).owner_state == "disabled"
+    assert (await bars(app, token)).owner_state == "disabled"
     await run(app, delete(users))
-    assert (await granted(app, token)).owner_state == "gone"
+    assert (await bars(app, token)).owner_state == "gone"
 
 
 async def test_a_login_that_is_gone_or_somebody_elses_is_over(app: App, sign: Sign) -> None:

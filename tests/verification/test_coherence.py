@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -10,7 +10,7 @@ from keybearer.domain.errors import Unavailable
 from keybearer.domain.model import Change, Member, News
 from keybearer.domain.ports import Transaction
 from keybearer.verification import coherence, patience
-from keybearer.verification.cache import Cache, Entry
+from keybearer.verification.cache import Cache
 from keybearer.verification.coherence import (
     LEASE_MS,
     SLACK_MS,
@@ -22,7 +22,7 @@ from keybearer.verification.coherence import (
     Spread,
 )
 from tests.people import START, StandingClock
-from tests.verification.parts import MemoryLog, grant
+from tests.verification.parts import MemoryLog, entry
 
 ME = Member(id="me", lease_ms=LEASE_MS)
 NO_TX = cast(Transaction, None)
@@ -89,9 +89,7 @@ class Scene:
         return self.unlisted
 
     def keep(self, digest: bytes = b"a", tag: str = "key:1") -> None:
-        nothing = cast(Any, None)
-        entry = Entry(grant(tags=(tag,)), nothing, nothing, fresh_until=0)
-        self.cache.put(digest, entry, begun=self.cache.generation)
+        self.cache.put(digest, entry(tag), begun=self.cache.generation)
 
     async def change(self, *tags: str) -> Change:
         return await self.spread.announce(NO_TX, tags)

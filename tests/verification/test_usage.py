@@ -409,7 +409,7 @@ async def test_a_tally_is_kept_until_it_is_written_and_forgotten_after() -> None
     await store.usage.flush(NOW)
     assert (tally.collected, tally.written) == (1, 1)
     del tally
-    assert len(store.usage._tallies) == 0
+    assert len(store.usage._of_keys) == 0
 
 
 async def test_all_who_wait_for_a_lost_database_wait_for_one_write() -> None:

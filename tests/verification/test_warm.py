@@ -7,7 +7,7 @@ import pytest
 from keybearer.domain.model import ANONYMOUS, RateLimit, Refusal, Session
 from keybearer.verification.cache import ENTRY_LIFE_MS
 from keybearer.verification.coherence import LEASE_MS
-from tests.verification.parts import Bench, bearer, header, new_key
+from tests.verification.parts import Bench, bearer, header, new_key, new_service_token
 
 IP = "203.0.113.7"
 READ = frozenset({"files:read"})
@@ -113,3 +113,32 @@ async def test_the_secret_of_a_rotating_key_is_counted_warm_and_cold() -> None:
     assert isinstance(bench.verifier.warm(bearer(plain), IP), Session)
     await bench.flush()
     assert bench.batches[-1].secrets == []
+
+
+async def test_a_service_token_in_memory_calls() -> None:
+    bench = Bench()
+    token = await warmed(bench, kind="service")
+    assert bench.verifier.warm_service(bearer(token))
+    assert bench.verifier.warm_service(header(token))
+    bench.clock.advance(LEASE_MS)
+    assert not bench.verifier.warm_service(bearer(token))  # the lease is over
+    await bench.verifier.lease.hold()
+    bench.clock.advance(ENTRY_LIFE_MS)
+    await bench.verifier.lease.hold()
+    assert not bench.verifier.warm_service(bearer(token))  # the entry is too old
+
+
+async def test_nobody_else_is_a_service() -> None:
+    bench = Bench()
+    token = await warmed(bench, kind="service")
+    revoked = await warmed(bench, kind="service", revoked_at=1)
+    key = await warmed(bench)
+    for headers in (
+        [],
+        bearer(token) + header(token),
+        [(b"cookie", b"keybearer.session_token=" + token)],
+        bearer(new_service_token()),
+        bearer(revoked),
+        bearer(key),
+    ):
+        assert not bench.verifier.warm_service(headers)

@@ -50,7 +50,7 @@ from keybearer.verification.quota import Quota
 from keybearer.verification.usage import Usage
 from keybearer.verification.verifier import Verified, Verifier
 from tests.people import SECRET, fresh_id
-from tests.verification.parts import Numbers, new_key
+from tests.verification.parts import Numbers, grant, new_key
 from tests.verification.virtual import Face, Loop, Ticker
 
 T = TypeVar("T")
@@ -384,7 +384,7 @@ class World:
                 return
             verified = task.result()
             assert isinstance(verified, Verified)
-            version = int(verified.grant.subject)
+            version = int(verified.session.name or 0)
             if version < floor:
                 text = f"{process.id} accepted version {version} of key {key} after {floor}"
                 self.fault(StaleAccept(text))
@@ -714,8 +714,7 @@ class Process:
         version = await self._world.call(
             self, lambda: self._world.versions[number], f"version of key {number}"
         )
-        tags = (f"key:{number}", "owner:ann")
-        return Grant(kind="key", subject=str(version), id=str(number), tags=tags)
+        return grant(subject="ann", id=str(number), name=str(version))
 
     async def none(self, _token: bytes) -> Any:
         raise AssertionError("only keys are presented")

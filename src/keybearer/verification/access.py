@@ -4,7 +4,7 @@ from keybearer.adapters.sql import accounts, sessions
 from keybearer.domain import jwt
 from keybearer.domain.judgement import judge
 from keybearer.domain.jwt import AccessClaims, JwtRefusal
-from keybearer.domain.model import Grant, LoginSession, Refusal, User
+from keybearer.domain.model import Grant, LoginSession, Refusal, Session, User, bars_of
 from keybearer.domain.ports import Clock, Database, Transaction
 from keybearer.verification.owners import Holds, owner_state
 from keybearer.verification.signing import SigningKeys
@@ -89,18 +89,20 @@ class AccessTokens:
         ended = login.ended_at if now < login.ends_at else login.ends_at
         role = "user" if user is None else user.role
         return Grant(
-            kind="access",
-            subject=claims.sub,
-            id=claims.sid,
-            session_id=claims.sid,
-            tags=(f"session:{claims.sid}", f"owner:{claims.sub}"),
-            permissions=_scope(claims, await self._holds(claims.sub, role)),
-            expires_at=min(claims.exp * 1000, login.expires_at),
-            revoked_at=ended,
-            owner_state=owner_state(user, must_verify=self._must_verify),
-            role=role,
-            client_id=claims.client_id,
-            authenticated_at=login.authenticated_at,
+            session=Session(
+                subject=claims.sub,
+                kind="access",
+                id=claims.sid,
+                permissions=_scope(claims, await self._holds(claims.sub, role)),
+                role=role,
+                session_id=claims.sid,
+                expires_at=min(claims.exp * 1000, login.expires_at),
+                authenticated_at=login.authenticated_at,
+            ),
+            bars=bars_of(
+                revoked_at=ended,
+                owner_state=owner_state(user, must_verify=self._must_verify),
+            ),
         )
 
     @staticmethod

@@ -10,6 +10,9 @@ request join that read; so each fill and each flight carries the generation it b
 
 import sys
 from collections.abc import Iterable
+from functools import lru_cache
+
+import msgspec
 
 from keybearer.domain.model import Grant, Session
 from keybearer.verification.usage import SecretTally, Tally
@@ -20,41 +23,41 @@ ENTRY_LIFE_MS = 30_000
 _REMEMBERED_TAGS = 10_000
 
 
-_ENTRY_BYTES = 4_500
-"""What an entry takes, measured, but for what its owner may make long."""
+_ENTRY_BYTES = 750
+"""What an entry takes, measured (`make bench`), but for what its key makes long or short."""
 
 
-class Entry:
+@lru_cache(maxsize=2)
+def _end_of(second: int) -> int:
+    return second * 1_000 + ENTRY_LIFE_MS
+
+
+def fresh_until(now: int) -> int:
+    """When an entry that is read now must be read again: one number for all of a second."""
+    return _end_of(now // 1_000)
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One cached grant with what a warm check needs beside it.
 
-    Args:
-        written: what the tally had written when the grant was read.
-        secret: the tally of the secret itself, while its key rotates.
-
     Attributes:
-        uses: what an accepted request is counted on.
+        session: the grant's.
+        tally: of the key or session.
+        uses: what an accepted request is counted on: the tally, or that of the secret itself while
+            its key rotates. A key that does not rotate pays nothing for those that do.
+        written: what the tally had written when the grant was read.
     """
 
-    __slots__ = ("fresh_until", "grant", "session", "tally", "uses", "weight", "written")
+    grant: Grant
+    session: Session
+    tally: Tally
+    uses: Tally | SecretTally
+    fresh_until: int
+    written: int = 0
 
-    def __init__(
-        self,
-        grant: Grant,
-        session: Session,
-        tally: Tally,
-        *,
-        fresh_until: int,
-        written: int = 0,
-        secret: SecretTally | None = None,
-    ) -> None:
-        self.grant = grant
-        self.session = session
-        self.tally = tally
-        # Decided here, so that a key that does not rotate pays nothing for those that do.
-        self.uses: Tally | SecretTally = tally if secret is None else secret
-        self.written = written
-        self.weight = 0
-        self.fresh_until = fresh_until
+
+_ById = dict[str, bytes | dict[bytes, None]]
+"""The digests of the entries that depend on a row, by its id; one digest, or several."""
 
 
 class Cache:
@@ -74,7 +77,7 @@ class Cache:
         self.bytes = 0
         self.generation = 0
         self._entries: dict[bytes, Entry] = {}
-        self._by_tag: dict[str, set[bytes]] = {}
+        self._dependent: dict[str, _ById] = {}
         self._floor = 0
         self._invalidated: dict[str, int] = {}
 
@@ -90,14 +93,14 @@ class Cache:
         if not self.untouched(entry.grant.tags, since=begun):
             return False
         self._forget(digest)
-        entry.weight = weight_of(entry.grant)
-        room = self.max_bytes - entry.weight
+        weight = weight_of(entry.grant)
+        room = self.max_bytes - weight
         while self._entries and (len(self._entries) >= self.size or self.bytes > room):
             self._forget(next(iter(self._entries)))
         self._entries[digest] = entry
-        self.bytes += entry.weight
-        for tag in entry.grant.tags:
-            self._by_tag.setdefault(tag, set()).add(digest)
+        self.bytes += weight
+        for kind, id in entry.grant.depends_on:
+            self._depend(self._dependent.setdefault(kind, {}), id, digest)
         return True
 
     def untouched(self, tags: Iterable[str], *, since: int) -> bool:
@@ -115,7 +118,9 @@ class Cache:
             self._floor = self.generation
         for tag in tags:
             self._invalidated[tag] = self.generation
-            for digest in list(self._by_tag.get(tag, ())):
+            kind, _, id = tag.partition(":")
+            digests = self._dependent.get(kind, {}).get(id, {})
+            for digest in [digests] if isinstance(digests, bytes) else list(digests):
                 self._forget(digest)
 
     def clear(self) -> None:
@@ -124,36 +129,45 @@ class Cache:
         self._floor = self.generation
         self._invalidated.clear()
         self._entries.clear()
-        self._by_tag.clear()
+        self._dependent.clear()
         self.bytes = 0
 
     def _forget(self, digest: bytes) -> None:
         entry = self._entries.pop(digest, None)
         if entry is None:
             return
-        self.bytes -= entry.weight
-        for tag in entry.grant.tags:
-            digests = self._by_tag[tag]
-            digests.discard(digest)
-            if not digests:
-                del self._by_tag[tag]
+        self.bytes -= weight_of(entry.grant)
+        for kind, id in entry.grant.depends_on:
+            self._depend_no_more(self._dependent[kind], id, digest)
+
+    # Most rows have one entry that depends on them: it needs no set.
+
+    @staticmethod
+    def _depend(by_id: _ById, id: str, digest: bytes) -> None:
+        others = by_id.setdefault(id, digest)
+        if isinstance(others, dict):
+            others[digest] = None
+        elif others != digest:
+            by_id[id] = {others: None, digest: None}
+
+    @staticmethod
+    def _depend_no_more(by_id: _ById, id: str, digest: bytes) -> None:
+        others = by_id[id]
+        if isinstance(others, dict):
+            del others[digest]
+        if not others or others == digest:
+            del by_id[id]
 
 
 def weight_of(grant: Grant) -> int:
     """About how many bytes the entry of a grant takes."""
-    weight = _ENTRY_BYTES + _size(grant.permissions)
-    key = grant.record
-    if key is not None:
-        weight += _size(key.name) + _size(key.description) + _size(key.last_used_user_agent)
-        weight += _size(key.metadata)
-        weight += 5 * _size(key.ip_allow)  # and as numbers, to compare with
+    session, size = grant.session, sys.getsizeof
+    weight = _ENTRY_BYTES + size(session.id) + size(session.subject) + size(session.name)
+    weight += sum(map(size, session.permissions or ())) + size(session.permissions)
+    if grant.packed is not None:
+        weight += size(grant.packed)
+    if grant.bars is not None:
+        weight += size(grant.bars)
+        allowed = () if grant.bars.allow is None else grant.bars.allow.entries
+        weight += 5 * (size(allowed) + sum(map(size, allowed)))  # as numbers too, to compare with
     return weight
-
-
-def _size(value: object) -> int:
-    size = sys.getsizeof(value)
-    if isinstance(value, dict):
-        return size + sum(_size(name) + _size(member) for name, member in value.items())
-    if isinstance(value, list | tuple | frozenset):
-        return size + sum(map(_size, value))
-    return size

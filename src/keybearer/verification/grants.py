@@ -1,12 +1,23 @@
 """What the database says of a credential, as a grant."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 
-import msgspec
+from msgspec.structs import replace
 
 from keybearer.adapters.sql import accounts, keys, keysecrets, service_tokens, sessions
 from keybearer.domain.credentials import PepperRing, service_token_hash
-from keybearer.domain.model import Grant, Key, OwnerState, RateLimit, Refusal, Role
+from keybearer.domain.model import (
+    Grant,
+    Key,
+    OwnerState,
+    RateLimit,
+    Refusal,
+    Role,
+    Session,
+    bars_of,
+    pack,
+)
 from keybearer.domain.networks import compile_allow_list
 from keybearer.domain.ports import Clock, Database, Row, Transaction
 from keybearer.verification.limiter import Limiter
@@ -64,28 +75,31 @@ class StoredGrants:
         granted = key.permissions or frozenset()
         limit = None
         if key.rate_limit_max is not None and key.rate_limit_window_ms is not None:
-            limit = RateLimit(maximum=key.rate_limit_max, window_ms=key.rate_limit_window_ms)
+            limit = _limit(key.rate_limit_max, key.rate_limit_window_ms)
             if row.limit_state is not None:
                 self._limiter.restore(key.id, limit, bytes(row.limit_state))
         return Grant(
-            kind="key",
-            subject=key.owner_id,
-            id=key.id,
-            tags=(f"key:{key.id}", f"owner:{key.owner_id}"),
-            permissions=granted if held is None else granted & held,
-            expires_at=key.expires_at,
-            usable_until=row.usable_until,
+            session=Session(
+                subject=key.owner_id,
+                kind="key",
+                id=key.id,
+                permissions=_shared(granted if held is None else granted & held),
+                role=role,
+                name=key.name,
+                expires_at=key.expires_at,
+                replaced=row.usable_until is not None,
+            ),
+            bars=bars_of(
+                usable_until=row.usable_until,
+                enabled=key.enabled,
+                revoked_at=key.revoked_at,
+                owner_state=self._state_of(row),
+                allow=compile_allow_list(key.ip_allow) if key.ip_allow else None,
+            ),
             secret_digest=None if key.rotating_until is None else digests[0],
-            enabled=key.enabled,
-            revoked_at=key.revoked_at,
-            owner_state=self._state_of(row),
-            role=role,
-            allow=compile_allow_list(key.ip_allow) if key.ip_allow else None,
             limit=limit if key.rate_limit_enabled else None,
             metered=key.remaining is not None,
-            name=key.name,
-            prefix=key.prefix,
-            record=key,
+            packed=pack(key),
         )
 
     async def session(self, token: bytes) -> Grant | None:
@@ -109,17 +123,19 @@ class StoredGrants:
                 # before, which that use has moved.
                 ends_at = min(login.expires_at, now + login.idle_ms)
             return Grant(
-                kind="session",
-                subject=login.user_id,
-                id=login.id,
-                session_id=login.id,
-                tags=(f"session:{login.id}", f"owner:{login.user_id}"),
-                expires_at=ends_at,
-                revoked_at=login.ended_at,
-                owner_state=owner_state(user, must_verify=self._must_verify),
-                role="user" if user is None else user.role,
-                client_id=login.client_id,
-                authenticated_at=login.authenticated_at,
+                session=Session(
+                    subject=login.user_id,
+                    kind="session",
+                    id=login.id,
+                    role="user" if user is None else user.role,
+                    session_id=login.id,
+                    expires_at=ends_at,
+                    authenticated_at=login.authenticated_at,
+                ),
+                bars=bars_of(
+                    revoked_at=login.ended_at,
+                    owner_state=owner_state(user, must_verify=self._must_verify),
+                ),
             )
 
         grant = await self._database.read(body)
@@ -129,7 +145,7 @@ class StoredGrants:
         """The grant of a service token: one of the settings, or one of the database."""
         hashed = service_token_hash(token)
         if hashed in self._hashes:
-            return Grant(kind="service", subject="service", id=hashed[:16], tags=())
+            return Grant(session=_service(hashed[:16], None))
 
         async def body(tx: Transaction) -> service_tokens.ServiceToken | None:
             return await service_tokens.by_hash(tx, hashed)
@@ -138,12 +154,7 @@ class StoredGrants:
         if found is None:
             return None
         return Grant(
-            kind="service",
-            subject="service",
-            id=found.id,
-            name=found.name,
-            tags=(f"service:{found.id}",),
-            revoked_at=found.revoked_at,
+            session=_service(found.id, found.name), bars=bars_of(revoked_at=found.revoked_at)
         )
 
     async def access(self, token: bytes) -> Grant | Refusal:
@@ -162,11 +173,29 @@ class StoredGrants:
         return "active"
 
     async def _with_permissions(self, grant: Grant) -> Grant:
-        held = await self._holds(grant.subject, grant.role)
-        return msgspec.structs.replace(grant, permissions=held)
+        session = grant.session
+        held = await self._holds(session.subject, session.role)
+        return replace(grant, session=replace(session, permissions=held))
 
     async def _redigest(self, old: bytes, new: bytes) -> None:
         async def body(tx: Transaction) -> None:
             await keysecrets.redigest(tx, old=old, new=new, pepper_id=self._ring.newest.id)
 
         await self._database.write(body)
+
+
+def _service(id: str, name: str | None) -> Session:
+    return Session(subject="service", kind="service", id=id, name=name)
+
+
+# What many keys have alike is one value in memory.
+
+
+@lru_cache(maxsize=1_024)
+def _limit(maximum: int, window_ms: int) -> RateLimit:
+    return RateLimit(maximum=maximum, window_ms=window_ms)
+
+
+@lru_cache(maxsize=1_024)
+def _shared(permissions: frozenset[str]) -> frozenset[str]:
+    return permissions

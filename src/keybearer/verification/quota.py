@@ -79,7 +79,7 @@ class _Chunk:
 
     def __init__(self, grant: Grant) -> None:
         self.id = grant.id
-        self.owner_id = grant.subject
+        self.owner_id = grant.session.subject
         self.tags = grant.tags
         self.units = self.ahead = self.left = self.version = 0
         self.refilled_at: int | None = None

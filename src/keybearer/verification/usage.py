@@ -170,7 +170,8 @@ class Usage:
         self.totals: dict[tuple[str, str], int] = {}
         self.written_at: int | None = None
         self._backlog = Backlog(write, new_id, spill, self._note_written)
-        self._tallies: WeakValueDictionary[tuple[bool, str], Tally] = WeakValueDictionary()
+        self._of_keys: WeakValueDictionary[str, Tally] = WeakValueDictionary()
+        self._of_sessions: WeakValueDictionary[str, Tally] = WeakValueDictionary()
         self._unwritten: set[Tally] = set()
         self._one_at_a_time = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -183,9 +184,10 @@ class Usage:
 
     def tally(self, id: str, *, is_key: bool) -> Tally:
         """The tally of one id; it is the same one for as long as it has something to write."""
-        found = self._tallies.get((is_key, id))
+        tallies = self._of_keys if is_key else self._of_sessions
+        found = tallies.get(id)
         if found is None:
-            found = self._tallies[is_key, id] = Tally(self, id, is_key=is_key)
+            found = tallies[id] = Tally(self, id, is_key=is_key)
         return found
 
     async def flush(self, now: int) -> None:
@@ -265,9 +267,9 @@ class Usage:
                 self.written_at = now
 
     def _note_written(self, batch: Batch) -> None:
-        for uses, is_key in ((batch.keys, True), (batch.sessions, False)):
+        for uses, tallies in ((batch.keys, self._of_keys), (batch.sessions, self._of_sessions)):
             for use in uses:
-                tally = self._tallies.get((is_key, use.id))
+                tally = tallies.get(use.id)
                 if tally is not None:
                     tally.written += use.n
                     if tally.written == tally.collected:
@@ -277,6 +279,9 @@ class Usage:
         dirty, self.dirty = self.dirty, []
         hour = now - now % _HOUR_MS
         sums = self._backlog.sums
+        # Many come by the same address or agent: one text of each is kept, not one a request.
+        ips: dict[str | None, str | None] = {}
+        agents: dict[bytes | None, bytes | None] = {}
         for tally in dirty:
             tally.dirty = False
             accepted, tally.accepted = tally.accepted, 0
@@ -285,6 +290,8 @@ class Usage:
             if accepted:
                 happened[ACCEPTED] = (accepted, tally.last, tally.ip, tally.user_agent)
                 tally.collected += accepted
+                tally.ip = ips.setdefault(tally.ip, tally.ip)
+                tally.user_agent = agents.setdefault(tally.user_agent, tally.user_agent)
                 self._unwritten.add(tally)
                 sums.use(self._use(tally, accepted), of_key=tally.is_key)
             kind = "key" if tally.is_key else "session"

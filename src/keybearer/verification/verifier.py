@@ -27,10 +27,10 @@ from keybearer.domain.credentials import (
 )
 from keybearer.domain.judgement import judge
 from keybearer.domain.limits import Take, until_refill
-from keybearer.domain.model import ANONYMOUS, Grant, Key, Kind, RateLimit, Refusal, Session, Verdict
+from keybearer.domain.model import ANONYMOUS, Grant, Key, Kind, RateLimit, Refusal, Verdict
 from keybearer.domain.ports import Clock, Tracer
 from keybearer.verification import patience
-from keybearer.verification.cache import ENTRY_LIFE_MS, Cache, Entry
+from keybearer.verification.cache import Cache, Entry, fresh_until
 from keybearer.verification.coherence import AnyLease
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.presented import Headers, Presented, read
@@ -131,8 +131,8 @@ class Verifier:
         self._clock = clock
         self._grants = grants
         # The cache's index needs no pepper: a key that only this process knows, and a hash that
-        # costs a quarter of OpenSSL's HMAC.
-        self._index = blake2b(key=os.urandom(32), digest_size=32)
+        # costs a quarter of OpenSSL's HMAC. 128 bits: nobody can compute one, let alone search.
+        self._index = blake2b(key=os.urandom(32), digest_size=16)
         self._cookie = cookie.encode()
         self._tracer = tracer
         self._prefixes = tuple(prefix.encode() for prefix in prefixes)
@@ -200,10 +200,11 @@ class Verifier:
         entry = self.cache.get(hashed.digest())
         if entry is None or (now >= entry.fresh_until and not self.lease.stretched):
             return None
-        grant = entry.grant
+        grant, session = entry.grant, entry.session
         if grant.metered and charge and not self.quota.has(grant.id, now):
             return None
-        if grant.kind not in accept or (presented.via == "header" and grant.kind not in _KEYS):
+        kind = session.kind
+        if kind not in accept or (presented.via == "header" and kind not in _KEYS):
             return _misplaced(grant, presented)
         refusal = judge(grant, needed, ip, now)
         if refusal is None and charge:
@@ -216,9 +217,9 @@ class Verifier:
         if refusal is not None:
             entry.tally.refuse(now, refusal.code, ip, presented.user_agent)
             return refusal
-        if charge or grant.session_id is not None:
+        if charge or session.session_id is not None:
             entry.uses.accept(now, ip, presented.user_agent)
-        return entry.session
+        return session
 
     def warm_service(self, headers: Headers) -> bool:
         """Whether a service token that is in memory calls; False where `verify` must be asked.
@@ -234,7 +235,7 @@ class Verifier:
         hashed = self._index.copy()
         hashed.update(presented.credential)
         entry = self.cache.get(hashed.digest())
-        if entry is None or now >= entry.fresh_until or entry.grant.kind != "service":
+        if entry is None or now >= entry.fresh_until or entry.session.kind != "service":
             return False
         return judge(entry.grant, NO_NEEDS, None, now) is None
 
@@ -264,8 +265,9 @@ class Verifier:
                 return await self._check_anew(
                     digest, presented, ip, needed, accept=accept, charge=charge
                 )
-        grant = entry.grant
-        if grant.kind not in accept or (presented.via == "header" and grant.kind not in _KEYS):
+        grant, session = entry.grant, entry.session
+        kind = session.kind
+        if kind not in accept or (presented.via == "header" and kind not in _KEYS):
             return _misplaced(grant, presented)
         refusal = judge(grant, needed, ip, now)
         left: Left | None = None
@@ -281,7 +283,7 @@ class Verifier:
         if refusal is not None:
             entry.tally.refuse(now, refusal.code, ip, presented.user_agent)
             return refusal
-        if charge or grant.session_id is not None:
+        if charge or session.session_id is not None:
             # Whoever looks at the own keys uses the login, though it costs nothing.
             entry.uses.accept(now, ip, presented.user_agent)
         return Verified(entry, left)
@@ -292,7 +294,7 @@ class Verifier:
         limit = grant.limit
         if limit is None:
             return None
-        window = self.limiter.window(grant.id, limit, now)
+        window = self.limiter.window(grant.session.id, limit, now)
         if window.take(now, cost):
             return None
         return _limited(grant, window.retry_after(now, cost))
@@ -393,15 +395,15 @@ class Verifier:
             grant = await self._grants.session(credential) or Refusal(code="INVALID_ACCESS_TOKEN")
         if isinstance(grant, Refusal):
             return grant
-        tally = self.usage.tally(grant.session_id or grant.id, is_key=grant.kind == "key")
-        of_secret = grant.secret_digest
+        session, of_secret = grant.session, grant.secret_digest
+        tally = self.usage.tally(session.session_id or session.id, is_key=session.kind == "key")
         entry = Entry(
-            grant,
-            session_of(grant),
-            tally,
-            fresh_until=self._clock.now() + ENTRY_LIFE_MS,
+            grant=grant,
+            session=session,
+            tally=tally,
+            uses=tally if of_secret is None else SecretTally(tally, of_secret),
+            fresh_until=fresh_until(self._clock.now()),
             written=tally.written,
-            secret=None if of_secret is None else SecretTally(tally, of_secret),
         )
         self.cache.put(digest, entry, begun=begun)
         return entry
@@ -416,22 +418,6 @@ class Verifier:
         if credential.count(b".") == 2:
             return "access"
         return "session"
-
-
-def session_of(grant: Grant) -> Session:
-    """The accepted caller that a grant stands for."""
-    return Session(
-        subject=grant.subject,
-        kind=grant.kind,
-        id=grant.id,
-        permissions=grant.permissions,
-        role=grant.role,
-        name=grant.name,
-        session_id=grant.session_id,
-        expires_at=grant.expires_at,
-        authenticated_at=grant.authenticated_at,
-        replaced=grant.usable_until is not None,
-    )
 
 
 def _limited(grant: Grant, retry_after_ms: int) -> Refusal:
