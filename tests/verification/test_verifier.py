@@ -249,7 +249,7 @@ async def test_a_key_ends_on_the_millisecond_while_it_is_cached() -> None:
 
 async def test_a_rotated_keys_old_secret_says_so_until_it_ends() -> None:
     bench = Bench()
-    key = bench.add(usable_until=START + EXPIRING_MS)
+    key = bench.add(usable_until=START + EXPIRING_MS, replaced=True)
     verified = await bench.check(key)
     assert isinstance(verified, Verified)
     assert verified.session.replaced
