@@ -16,18 +16,12 @@ from keybearer.domain.model import Member
 from keybearer.domain.ports import Clock, Database
 from keybearer.settings import Settings
 from keybearer.verification.cache import Cache
-from keybearer.verification.coherence import (
-    LEASE_MS,
-    AnyLease,
-    Bus,
-    Lease,
-    NoBus,
-    NoLease,
-    Spread,
-)
+from keybearer.verification.coherence import LEASE_MS, Bus, NoBus
+from keybearer.verification.lease import AnyLease, Lease, NoLease
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.receipts import Receipts
 from keybearer.verification.shared import SharedLimiter
+from keybearer.verification.spread import Spread
 
 if TYPE_CHECKING:
     from keybearer.adapters.redis.bus import RedisBus

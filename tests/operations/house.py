@@ -35,7 +35,9 @@ from keybearer.operations.app import App
 from keybearer.operations.declaration import Call
 from keybearer.settings import load
 from keybearer.verification.cache import Cache
-from keybearer.verification.coherence import LEASE_MS, NoBus, NoLease, Spread
+from keybearer.verification.coherence import LEASE_MS, NoBus
+from keybearer.verification.lease import NoLease
+from keybearer.verification.spread import Spread
 from tests.verification.parts import entry
 
 START = 1_700_000_000_000

@@ -27,7 +27,8 @@ from keybearer.domain.model import (
 )
 from keybearer.domain.ports import Clock
 from keybearer.verification.cache import Cache, Entry
-from keybearer.verification.coherence import LEASE_MS, Lease, NoBus
+from keybearer.verification.coherence import LEASE_MS, NoBus
+from keybearer.verification.lease import Lease
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.presented import Presented
 from keybearer.verification.quota import Quota

@@ -9,18 +9,11 @@ import pytest
 from keybearer.domain.errors import Unavailable
 from keybearer.domain.model import Change, Member, News
 from keybearer.domain.ports import Transaction
-from keybearer.verification import coherence, patience
+from keybearer.verification import lease, patience
 from keybearer.verification.cache import Cache
-from keybearer.verification.coherence import (
-    LEASE_MS,
-    SLACK_MS,
-    AnyLease,
-    Lease,
-    NoBus,
-    NoLease,
-    Receipt,
-    Spread,
-)
+from keybearer.verification.coherence import LEASE_MS, SLACK_MS, NoBus, Receipt
+from keybearer.verification.lease import AnyLease, Lease, NoLease
+from keybearer.verification.spread import Spread
 from tests.people import START, StandingClock
 from tests.verification.parts import MemoryLog, entry
 
@@ -73,13 +66,13 @@ class Scene:
         )
         self.told: list[Receipt] = []
         self.unlisted = False
-        lease: AnyLease = self.lease if serving else NoLease(self.cache)
+        held: AnyLease = self.lease if serving else NoLease(self.cache)
         self.spread = Spread(
             cache=self.cache,
             clock=self.clock,
             log=self.log,
             bus=self.bus,
-            lease=lease,
+            lease=held,
             me=me,
             unlisted=self._unlisted,
             tell=self.told.append,
@@ -249,7 +242,7 @@ async def test_what_the_bus_brings_is_dropped_at_once_and_is_not_known_by_that()
 async def test_what_the_bus_lost_is_acknowledged_and_noted_when_the_log_shows_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(coherence, "_HEARD", 1)
+    monkeypatch.setattr(lease, "_HEARD", 1)
     scene = Scene()
     await scene.lease.renew()
     lost, *heard = [scene.log.change(f"key:{n}") for n in range(3)]
@@ -319,14 +312,14 @@ async def test_after_the_end_there_is_no_lease_whatever_is_under_way() -> None:
 
 async def test_who_is_no_member_keeps_nothing_and_joins_no_read_of_before() -> None:
     cache = Cache(10)
-    lease = NoLease(cache)
+    none = NoLease(cache)
     before = cache.generation
-    await lease.hold()
-    await lease.renew()
-    lease.heard(Change(1, ("key:1",), "x"))
-    lease.end()
+    await none.hold()
+    await none.renew()
+    none.heard(Change(1, ("key:1",), "x"))
+    none.end()
     assert cache.generation == before + 1
-    assert (lease.until, lease.stretched, lease.seq) == (0, False, 0)
+    assert (none.until, none.stretched, none.seq) == (0, False, 0)
 
 
 # --- receipts ---------------------------------------------------------------------------------

@@ -9,7 +9,9 @@ import pytest
 from keybearer.domain.errors import Unavailable
 from keybearer.domain.model import Change, Member
 from keybearer.verification.cache import Cache
-from keybearer.verification.coherence import LEASE_MS, SLACK_MS, Lease, NoBus, Spread
+from keybearer.verification.coherence import LEASE_MS, SLACK_MS, NoBus
+from keybearer.verification.lease import Lease
+from keybearer.verification.spread import Spread
 from tests.people import StandingClock
 from tests.verification.parts import MemoryLog
 

@@ -10,8 +10,10 @@ from keybearer.domain.errors import Unavailable
 from keybearer.domain.model import Change, Member, News, Refusal
 from keybearer.domain.ports import Transaction
 from keybearer.verification.cache import Cache, Entry
-from keybearer.verification.coherence import LEASE_MS, Lease, NoLease, Receipt, Spread
+from keybearer.verification.coherence import LEASE_MS, Receipt
+from keybearer.verification.lease import Lease, NoLease
 from keybearer.verification.presented import Presented
+from keybearer.verification.spread import Spread
 from keybearer.verification.verifier import Verifier
 from tests.verification.world import Guards, MemoryLog, Wire
 

@@ -35,18 +35,12 @@ from keybearer.domain.model import Batch, Change, Grant, Member, News, Refusal
 from keybearer.domain.ports import Transaction
 from keybearer.operations.app import App
 from keybearer.verification.cache import Cache
-from keybearer.verification.coherence import (
-    LEASE_MS,
-    RENEW_MS,
-    SLACK_MS,
-    Lease,
-    NoLease,
-    Receipt,
-    Spread,
-)
+from keybearer.verification.coherence import LEASE_MS, RENEW_MS, SLACK_MS, Receipt
+from keybearer.verification.lease import Lease, NoLease
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.presented import Presented
 from keybearer.verification.quota import Quota
+from keybearer.verification.spread import Spread
 from keybearer.verification.usage import Usage
 from keybearer.verification.verifier import Verified, Verifier
 from tests.people import SECRET, fresh_id

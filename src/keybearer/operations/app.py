@@ -16,10 +16,11 @@ from keybearer.domain.ports import Body, Clock, Database, T, Tracer, Transaction
 from keybearer.operations.declaration import Call
 from keybearer.settings import Settings
 from keybearer.verification.access import AccessTokens
-from keybearer.verification.coherence import NOBODY, Receipt, Spread
+from keybearer.verification.coherence import NOBODY, Receipt
 from keybearer.verification.owners import Holds
 from keybearer.verification.presented import Headers
 from keybearer.verification.signing import SigningKeys
+from keybearer.verification.spread import Spread
 from keybearer.verification.verifier import Verifier
 
 Identify = Callable[[Headers], Awaitable[str | None]]

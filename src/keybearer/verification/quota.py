@@ -32,7 +32,7 @@ from keybearer.domain.model import Grant, Taken, Unspent
 from keybearer.domain.ports import Clock
 from keybearer.verification import patience
 from keybearer.verification.cache import Cache
-from keybearer.verification.coherence import AnyLease
+from keybearer.verification.lease import AnyLease
 
 BUSY_MS = 1_000
 """A key that takes again within this time takes some ahead."""

@@ -31,7 +31,7 @@ from keybearer.domain.model import ANONYMOUS, Grant, Key, Kind, RateLimit, Refus
 from keybearer.domain.ports import Clock, Tracer
 from keybearer.verification import patience
 from keybearer.verification.cache import Cache, Entry, fresh_until
-from keybearer.verification.coherence import AnyLease
+from keybearer.verification.lease import AnyLease
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.presented import Headers, Presented, read
 from keybearer.verification.quota import Left, Quota
