@@ -17,6 +17,7 @@ from keybearer.adapters.sql.coherence import SqlLog
 from keybearer.adapters.sql.database import migrate, open_database
 from keybearer.adapters.sql.outbox import Letter
 from keybearer.adapters.sql.tables import api_keys, sessions, users
+from keybearer.adapters.tracing import NO_TRACER
 from keybearer.domain.credentials import PepperRing
 from keybearer.domain.ids import RANDOM_BYTES
 from keybearer.domain.model import (
@@ -254,6 +255,7 @@ async def open_house(database_url: str) -> AsyncIterator[House]:
             me=Member(id="house", lease_ms=LEASE_MS),
         ),
         "hasher": hasher,
+        "tracer": NO_TRACER,
         "cookie": "keybearer.session_token",
         "accounts": True,
         "catalogue": frozenset(),
