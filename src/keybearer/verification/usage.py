@@ -44,6 +44,7 @@ class Tally:
         accepted: requests since the last flush.
         collected: those that a flush has taken before.
         written: as many of them as are in the database.
+        told_ip, told_agent: what was last told to a flush: it stays where later ones tell nothing.
     """
 
     __slots__ = (
@@ -56,6 +57,8 @@ class Tally:
         "is_key",
         "last",
         "refused",
+        "told_agent",
+        "told_ip",
         "usage",
         "user_agent",
         "written",
@@ -71,6 +74,8 @@ class Tally:
         self.last = 0
         self.ip: str | None = None
         self.user_agent: bytes | None = None
+        self.told_ip: str | None = None
+        self.told_agent: bytes | None = None
 
     def accept(self, now: int, ip: str | None, user_agent: bytes | None) -> None:
         """Counts an accepted request and moves the last use."""
@@ -101,14 +106,15 @@ class Tally:
         count = key.request_count + self.collected + self.accepted - written
         if not self.last or self.last < (key.last_used_at or 0):
             return msgspec.structs.replace(key, request_count=count)
-        agent = _text(self.user_agent)
+        # As the database does: what nobody told stays as it was.
         return msgspec.structs.replace(
             key,
             request_count=count,
             last_used_at=self.last,
-            # As the database does: what nobody told stays as it was.
-            last_used_ip=key.last_used_ip if self.ip is None else self.ip,
-            last_used_user_agent=key.last_used_user_agent if agent is None else agent,
+            last_used_ip=_told(self.ip, self.told_ip, key.last_used_ip),
+            last_used_user_agent=_told(
+                _text(self.user_agent), _text(self.told_agent), key.last_used_user_agent
+            ),
         )
 
 
@@ -292,6 +298,8 @@ class Usage:
                 tally.collected += accepted
                 tally.ip = ips.setdefault(tally.ip, tally.ip)
                 tally.user_agent = agents.setdefault(tally.user_agent, tally.user_agent)
+                tally.told_ip = _told(tally.ip, tally.told_ip)
+                tally.told_agent = _told(tally.user_agent, tally.told_agent)
                 self._unwritten.add(tally)
                 sums.use(self._use(tally, accepted), of_key=tally.is_key)
             kind = "key" if tally.is_key else "session"
@@ -328,3 +336,8 @@ def _text(user_agent: bytes | None) -> str | None:
         return None
     text = user_agent[:200].decode("latin-1")
     return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _told(*values: T | None) -> T | None:
+    """The first that is not None."""
+    return next((value for value in values if value is not None), None)
