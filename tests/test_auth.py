@@ -93,7 +93,7 @@ async def test_whoever_comes_first_without_a_lifespan_starts_it_once(ready_url: 
     auth = made(ready_url)
     found = await asyncio.gather(*(auth.running() for _ in range(8)))
     assert all(app is auth.parts for app in found)
-    assert len(tasks_of(auth)) == 7
+    assert len(tasks_of(auth)) == 8
     await auth.stop()
 
 
@@ -132,7 +132,7 @@ def test_it_starts_in_another_loop_too(ready_url: str, caplog: pytest.LogCapture
     """As test clients do it: each has an event loop of its own, the app is one."""
     auth = made(ready_url)
     for _ in range(2):
-        assert asyncio.run(_working_jobs(auth)) == 7
+        assert asyncio.run(_working_jobs(auth)) == 8
     gc.collect()
     assert [each for each in caplog.records if each.name == "asyncio"] == []
 

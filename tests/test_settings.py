@@ -51,6 +51,8 @@ DEFAULTS: dict[str, object] = {
     "key_retention": 90 * DAY_MS,
     "cache_size": 100_000,
     "cache_mb": 256,
+    "stale_if_database_lost": 0,
+    "metrics_dir": None,
     "spill_dir": None,
     "spill_mb": 64,
     "host": "127.0.0.1",
@@ -127,6 +129,9 @@ GOOD: list[tuple[str, str, object]] = [
     ("PORT", "0", 0),
     ("PORT", "65535", 65_535),
     ("WORKERS", "1", 1),
+    ("STALE_IF_DATABASE_LOST", "5m", 300_000),
+    ("STALE_IF_DATABASE_LOST", "off", 0),
+    ("METRICS_DIR", "/run/keybearer", "/run/keybearer"),
 ]
 
 # fmt: off
@@ -246,11 +251,13 @@ BAD: list[tuple[str, list[str]]] = [
     ("KEY_RETENTION", ["", "23h"]),
     ("CACHE_SIZE", ["", "0", "10000001"]),
     ("CACHE_MB", ["", "0", "65537", "256M"]),
+    ("METRICS_DIR", ["", "a\nb"]),
     ("SPILL_DIR", ["", "a\nb"]),
     ("SPILL_MB", ["", "0", "65537", "64M"]),
     ("HOST", ["", "a b", "h\n", "http://h"]),
     ("PORT", ["", "65536", "-1", "http"]),
     ("WORKERS", ["", "0", "257"]),
+    ("STALE_IF_DATABASE_LOST", ["", "5", "0.5s", "2h", "on"]),
 ]
 # fmt: on
 

@@ -15,8 +15,8 @@ from tests.attacks.deeds import AGENT, DEEDS, accepted
 from tests.attacks.town import Town, is_problem
 from tests.people import StandingClock, make_key
 
-_COUNTED = {"throttles", "usage", "outbox", "coherence"}
-"""What a refused request may change; outbox and coherence belong to jobs beside the requests."""
+_COUNTED = {"throttles", "usage", "usage_batches", "outbox", "nodes"}
+"""What a refused request may change; the others belong to work beside the requests."""
 
 _USES = {"last_seen_at", "last_used_at", "last_used_ip", "last_used_user_agent", "request_count",
          "limit_state"}  # fmt: skip
