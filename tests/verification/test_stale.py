@@ -24,7 +24,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from keybearer.verification import coherence
+from keybearer.verification import spread
 from tests.verification.unguarded import (
     UNGUARDED,
     AsksInVainToBeReadmitted,
@@ -450,6 +450,6 @@ def test_clocks_whose_milliseconds_begin_elsewhere_leave_no_gap(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clocks_whose_milliseconds_begin_elsewhere()
-    monkeypatch.setattr(coherence, "SLACK_MS", 0)
+    monkeypatch.setattr(spread, "SLACK_MS", 0)
     with pytest.raises(StaleAccept):
         clocks_whose_milliseconds_begin_elsewhere()
