@@ -52,7 +52,7 @@ class Scene:
 
     @property
     def told(self) -> list[str]:
-        return [record.message for record in self._caplog.records]
+        return [each.message for each in self._caplog.records if each.name == "keybearer"]
 
     def facts(self, event: str) -> dict[str, Any]:
         (record,) = [each for each in self._caplog.records if each.message == event]

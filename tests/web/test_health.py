@@ -135,7 +135,8 @@ async def test_a_lost_redis_degrades(ready_url: str) -> None:
         auth = Auth(ready_url, secret=SECRET, redis_url=server.url)
         async with auth.lifespan(), local(auth) as client:
             assert (await client.get(READY)).json() == {
-                "status": "ok", "database": "ok", "lease": "ok", "clock": "ok", "redis": "ok",
+                "status": "ok", "database": "ok", "lease": "ok", "clock": "ok", "usage": "ok",
+                "redis": "ok",
             }  # fmt: skip
             server.kill()
             app = await auth.running()
@@ -146,7 +147,7 @@ async def test_a_lost_redis_degrades(ready_url: str) -> None:
             assert answer.status_code == 200
             assert answer.json() == {
                 "status": "degraded", "database": "ok", "lease": "ok", "clock": "ok",
-                "redis": "failing",
+                "usage": "ok", "redis": "failing",
             }  # fmt: skip
 
 
