@@ -1,11 +1,11 @@
 """The middleware and the decorator for Starlette."""
 
-import sqlite3
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from sqlalchemy import text
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.middleware import Middleware
@@ -158,8 +158,9 @@ async def test_a_lost_database_is_503(
 ) -> None:
     client = calling(guarded(auth))
     key = await make_key()
-    with sqlite3.connect(auth.settings.sqlite_path or "") as connection:
-        connection.execute("ALTER TABLE api_keys RENAME TO lost")
+    await (await auth.running()).database.write(
+        lambda tx: tx.run(text("ALTER TABLE api_keys RENAME TO lost"))
+    )
     answer = await client.get("/x", headers={"x-api-key": key})
     assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE")
     assert answer.headers["retry-after"] == "1"
