@@ -186,12 +186,15 @@ def test_a_new_one_on_a_full_disk_is_an_error(
         journals.open()
 
 
+@pytest.mark.parametrize("replaced", [False, True])
 def test_one_that_is_taken_away_while_it_is_made_is_not_used(
-    journals: Journals, monkeypatch: pytest.MonkeyPatch
+    journals: Journals, monkeypatch: pytest.MonkeyPatch, replaced: bool
 ) -> None:
     def taken(file: int, how: int) -> None:
         (path,) = (Path(journals.prefix).parent).iterdir()
-        path.unlink()
+        path.rename(f"{path}.away")
+        if replaced:
+            path.touch()
 
     monkeypatch.setattr(fcntl, "flock", taken)
     with pytest.raises(FileNotFoundError):

@@ -94,7 +94,15 @@ def node(base: Base, tmp_path: Path) -> Node:
 
 
 @pytest.fixture(autouse=True)
-def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is, a flush comes to its end."""
+    monkeypatch.setattr(usage, "PATIENCE_SECONDS", 60)
+    monkeypatch.setattr(backlog, "MOMENT_SECONDS", 60)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For databases that hang."""
     monkeypatch.setattr(usage, "PATIENCE_SECONDS", 0.02)
 
 
@@ -207,7 +215,9 @@ async def test_who_is_killed_in_the_midst_of_replaying_has_it_counted_once(
         assert base.counts == {"k": 6}
 
 
-async def test_new_usage_does_not_wait_for_what_has_waited(node: Node, base: Base) -> None:
+async def test_new_usage_does_not_wait_for_what_has_waited(
+    node: Node, base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
     base.fault = "refuses"
     for _ in range(30):
         node.count("old")
@@ -219,8 +229,13 @@ async def test_new_usage_does_not_wait_for_what_has_waited(node: Node, base: Bas
     assert base.counts["new"] == 1
     assert 0 < base.counts["old"] < 30
     assert node.usage.waiting == 30 - base.counts["old"]
+    assert node.usage.written_at is None
+    monkeypatch.setattr(backlog, "MOMENT_SECONDS", 0)
+    await node.usage.flush(node.now)
+    assert node.usage.written_at is None  # some of it waits
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_what_hangs_is_on_the_disk_meanwhile(node: Node, base: Base, tmp_path: Path) -> None:
     base.fault = "hangs"
     for _ in range(3):
@@ -236,6 +251,7 @@ async def test_what_hangs_is_on_the_disk_meanwhile(node: Node, base: Base, tmp_p
     assert (base.counts, node.usage.waiting) == ({"k": 3}, 0)
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_write_that_fails_after_its_batch_went_to_the_disk_is_tried_again(
     node: Node, base: Base
 ) -> None:
@@ -247,7 +263,7 @@ async def test_a_write_that_fails_after_its_batch_went_to_the_disk_is_tried_agai
     await node.secure()
     assert base.counts == {}
     base.fault = "none"
-    await node.secure()
+    await node.usage.flush(node.now)
     assert (base.counts, node.usage.waiting) == ({"k": 1}, 0)
 
 
@@ -299,6 +315,7 @@ async def test_a_full_disk_loses_nothing_that_memory_holds(
     assert (base.counts, node.usage.waiting) == ({"k": 6}, 0)
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_batch_that_the_disk_gave_back_is_not_added_up(
     node: Node, base: Base, full_disk: Callable[[bool], None]
 ) -> None:
@@ -312,7 +329,7 @@ async def test_a_batch_that_the_disk_gave_back_is_not_added_up(
     await node.secure()
     full_disk(False)
     base.fault = "none"
-    await node.secure()
+    await node.usage.end(node.now)
     assert base.counts == {"k": 3}
 
 
@@ -346,6 +363,7 @@ async def test_the_end_writes_what_waits(node: Node, base: Base, tmp_path: Path)
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_an_end_without_a_database_leaves_it_to_the_next_start(
     node: Node, base: Base, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -361,6 +379,7 @@ async def test_an_end_without_a_database_leaves_it_to_the_next_start(
     base.fault = "none"
     later = Node(base, tmp_path)
     await later.secure()
+    await later.usage.end(later.now)
     assert base.counts == {"k": 2}
 
 
@@ -373,6 +392,33 @@ async def test_without_a_disk_the_end_tells_what_is_lost(
     node.count(n=n)
     await node.usage.end(node.now)
     assert events(caplog).count("usage.lost") == lost
+
+
+async def test_what_cannot_be_read_back_keeps_nothing_else(node: Node, base: Base) -> None:
+    base.fault = "refuses"
+    node.count("damaged")
+    await node.secure()
+    assert node.spill is not None
+    assert node.spill._own is not None
+    os.pwrite(node.spill._own._file, b"x", 30)
+    base.fault = "none"
+    node.count("new")
+    await node.usage.flush(node.now)
+    assert (base.counts, node.usage.waiting) == ({"new": 1}, 0)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_the_end_waits_for_what_is_under_way(node: Node, base: Base) -> None:
+    base.fault = "hangs"
+    node.count()
+    await node.secure()
+    ending = asyncio.create_task(node.usage.end(node.now))
+    waits = asyncio.create_task(node.usage.flush(node.now))
+    await asyncio.sleep(0)
+    base.fault = "none"
+    base.mended.set()
+    await asyncio.gather(ending, waits)
+    assert base.counts == {"k": 1}
 
 
 async def test_the_folder_is_looked_at_once_a_minute(

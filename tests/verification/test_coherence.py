@@ -398,6 +398,30 @@ async def test_what_a_silent_one_has_noted_is_its_word(word: str) -> None:
     assert (await asyncio.wait_for(settling, 5)).waited_ms == 400
 
 
+async def test_a_look_that_hangs_holds_up_nobody_whose_wait_is_over() -> None:
+    scene = Scene()
+    await scene.log.join(Member(id="a", lease_ms=LEASE_MS))
+    settling = await scene.settling(await scene.change("key:1"))
+    looking, go_on = asyncio.Event(), asyncio.Event()
+    members = scene.log.members
+
+    async def hang() -> Sequence[Member]:
+        looking.set()
+        await go_on.wait()
+        return await members()
+
+    scene.log.members = hang  # type: ignore[method-assign]
+    scene.pass_time(200)
+    await looking.wait()
+    scene.pass_time(200)
+    await asyncio.sleep(0.01)
+    assert not settling.done()
+    scene.pass_time(LEASE_MS)
+    assert (await settling).nodes == 2
+    go_on.set()
+    await scene.spread.finish()
+
+
 async def test_a_look_at_a_lost_database_changes_nothing() -> None:
     scene = Scene()
     await scene.log.join(Member(id="a", lease_ms=LEASE_MS))

@@ -341,3 +341,20 @@ def test_what_happens_is_told(spill: Spill, caplog: pytest.LogCaptureFixture) ->
     spill.put([batch(1)], now=START)
     replayed(spill)
     assert events(caplog) == ["usage.spilled", "usage.replayed"]
+
+
+def test_a_journal_that_took_nothing_hides_none_that_has_something(
+    spill: Spill, journals: Journals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_self: Journal, _payloads: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as fault:
+        fault.setattr(Journal, "append", full)
+        assert not spill.put([batch(1)], now=START)
+    assert spill.first() is None
+    left = spill_of(journals)
+    assert left.put([batch(2)], now=START)
+    died(left)
+    spill.adopt(START)
+    assert total(replayed(spill)) == 2

@@ -134,11 +134,12 @@ class Spill:
         finally:
             self._count()
         if empty:
-            if journal in self._left:
-                self._left.remove(journal)
-                journal.close()
+            # Ours too: what is not there cannot be taken away by who tidies the folder up.
+            if journal is self._own:
+                self._own = None
             else:
-                self._least = journal.size
+                self._left.remove(journal)
+            journal.close()
             log.info("usage.replayed", extra={"file": journal.path})
         return empty
 

@@ -269,17 +269,15 @@ class Usage:
             self._next = None
             self._collect(now)
             await self._backlog.write(now)
-            if not self._backlog:
-                self.written_at = now
+            self.written_at = self.written_at if self._backlog else now
 
     def _note_written(self, batch: Batch) -> None:
         for uses, tallies in ((batch.keys, self._of_keys), (batch.sessions, self._of_sessions)):
             for use in uses:
-                tally = tallies.get(use.id)
-                if tally is not None:
-                    tally.written += use.n
-                    if tally.written == tally.collected:
-                        self._unwritten.discard(tally)
+                tally = tallies[use.id]  # kept until all of it is written
+                tally.written += use.n
+                if tally.written == tally.collected:
+                    self._unwritten.discard(tally)
 
     def _collect(self, now: int) -> None:
         dirty, self.dirty = self.dirty, []

@@ -211,7 +211,7 @@ class Verifier:
             if grant.limit is not None:
                 if self._shared is not None:
                     return None
-                refusal = self._take(grant, now, 1)
+                refusal = self._take(grant, grant.limit, now, 1)
             if grant.metered and refusal is None:
                 self.quota.spend(grant.id, now)
         if refusal is not None:
@@ -276,7 +276,7 @@ class Verifier:
                 left, refusal = await self._take_metered(grant, now, charge)
             elif grant.limit is not None:
                 if self._shared is None:
-                    refusal = self._take(grant, now, charge)
+                    refusal = self._take(grant, grant.limit, now, charge)
                 else:
                     taken = await self._take_limit(grant, now, charge)
                     refusal = taken if isinstance(taken, Refusal) else None
@@ -290,10 +290,7 @@ class Verifier:
 
     # --- limit and quota ---
 
-    def _take(self, grant: Grant, now: int, cost: int) -> Refusal | None:
-        limit = grant.limit
-        if limit is None:
-            return None
+    def _take(self, grant: Grant, limit: RateLimit, now: int, cost: int) -> Refusal | None:
         window = self.limiter.window(grant.session.id, limit, now)
         if window.take(now, cost):
             return None
