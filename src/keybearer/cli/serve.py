@@ -221,7 +221,9 @@ def _run(
     from granian.http import HTTP1Settings
     from granian.log import LogLevels
 
+    from keybearer.cli.ending import Wake, end_at_once
     from keybearer.cli.logs import configuration
+    from keybearer.cli.worker import application
 
     logs = configuration("console" if form == "console" else "json", settings)
     logging.config.dictConfig(logs)
@@ -229,7 +231,7 @@ def _run(
     files = _allow_files()
     connections = min(CONNECTIONS, max(files - SPARE_FILES, files // 4))
     server = Granian(
-        "keybearer.cli.serve",
+        "keybearer.cli.worker",
         address=settings.host,
         port=settings.port,
         interface=Interfaces.ASGI,
@@ -246,13 +248,16 @@ def _run(
         workers_kill_timeout=DRAIN_SECONDS,
         respawn_failed_workers=settings.workers > 1,
     )
+    made = _examples_of if examples else None
     load = functools.partial(
-        application, keywords, examples=examples, access_log=access_log, parent=os.getpid()
+        application, keywords, examples=made, access_log=access_log, parent=os.getpid()
     )
     # A closed terminal is an end, not a wish for new workers: those would find the lock taken.
     closed = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # as nohup says
     ends = _ignore if closed else server.signal_handler_interrupt
     server.signal_handler_reload = ends  # type: ignore[method-assign] # asked for at its start
+    server.main_loop_interrupt = Wake(lambda: server.interrupt_signal)  # type: ignore[assignment]
+    os.register_at_fork(after_in_child=end_at_once)
     try:
         server.serve(target_loader=load, wrap_loader=False)
     except SystemExit:
@@ -263,42 +268,6 @@ def _run(
 
 def _ignore(*_: object) -> None:
     """A signal that changes nothing."""
-
-
-def application(
-    keywords: dict[str, Any], *, examples: bool, access_log: bool, parent: int
-) -> "ASGIApp":
-    """What the worker serves; called in the worker's process."""
-    from keybearer.auth import Auth
-    from keybearer.cli.logs import AccessLog
-    from keybearer.cli.slow import SlowBodies
-    from keybearer.web.host import KnownHosts
-    from keybearer.web.mount import no_app
-    from keybearer.web.pages.options import Pages
-
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the parent passes on what it means
-    _end_with(parent)
-    auth = Auth(**keywords)
-    app: ASGIApp = auth.mount(
-        _examples_of(auth) if examples else no_app,
-        pages=Pages(root=True, example="/api/protected-endpoint" if examples else None),
-    )
-    app = KnownHosts(SlowBodies(app), auth.settings)
-    return AccessLog(app) if access_log else app
-
-
-def _end_with(parent: int) -> None:
-    """Asks the kernel for a SIGTERM when the parent is gone (Linux).
-
-    A parent that was killed cannot stop the worker, which would hold the port and the lock.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    import ctypes
-
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:
-        sys.exit(1)
 
 
 def _allow_files() -> int:
