@@ -24,6 +24,7 @@ from keybearer.verification.usage import Usage
 from keybearer.web.mount import no_app
 from tests.adapters.test_postgres import Power, kill_sessions, own_server
 from tests.attacks.life import wait_until
+from tests.attacks.line import Line
 from tests.attacks.town import API, is_problem
 from tests.cli.command import Server, Shell
 from tests.people import PASSWORD, SECRET, START, fresh_id, log_in, make_key, person
@@ -281,53 +282,6 @@ async def _until(done: Callable[[], Awaitable[None]]) -> None:
 
 
 # --- PostgreSQL hangs -------------------------------------------------------------------------
-
-
-class Line:
-    """A line to PostgreSQL that can go dead: bytes are taken, and none arrive."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
-        self._dead = asyncio.Event()
-        self._alive = asyncio.Event()
-        self._alive.set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._writers: list[asyncio.StreamWriter] = []
-        self.port = 0
-
-    async def __aenter__(self) -> "Line":
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for writer in self._writers:
-            writer.close()
-
-    def cut(self) -> None:
-        self._alive.clear()
-
-    def mend(self) -> None:
-        self._alive.set()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(*self._target)
-        self._writers += [writer, back]
-        for source, sink in ((reader, back), (there, writer)):
-            task = asyncio.create_task(self._carry(source, sink))
-            self._tasks.add(task)
-
-    async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await source.read(65_536):
-                await self._alive.wait()
-                sink.write(data)
-                await sink.drain()
-            sink.close()
 
 
 async def test_f09_a_dead_line_is_503_in_time_and_leaves_no_connection_stuck(

@@ -1,70 +1,23 @@
 """Limits of several nodes with a real Redis, attacked and lost (rows A096, A113, F12, F13)."""
 
-import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
 from keybearer import Auth
-from keybearer.adapters.passwords import Cost, Hasher
 from keybearer.adapters.redis import windows
 from keybearer.domain.errors import Failure, Misuse
 from keybearer.operations.keyends import RevokeKey
-from keybearer.operations.keys import CreateKey
 from keybearer.operations.tokens import Login
 from keybearer.verification import shared
-from tests.attacks.guarded import ask, bearer, guarded_app
-from tests.people import PASSWORD, SECRET, person
+from tests.attacks.guarded import ask, bearer
+from tests.attacks.nodes import Nodes, limits_of, open_nodes
+from tests.people import PASSWORD, SECRET
 from tests.servers import RedisServer, own_redis, run_redis
 
-MINUTE = 60_000
 NODES = 4
-
-
-class Nodes:
-    """Four nodes of one database and one Redis, in one process."""
-
-    def __init__(self, auths: Sequence[Auth], owner: str) -> None:
-        self.auths = auths
-        self.sites = [guarded_app(auth) for auth in auths]
-        self.owner = owner
-
-    async def make(self, maximum: int, **asked: object) -> str:
-        made = await self.auths[0].api.create_api_key(
-            CreateKey(
-                user_id=self.owner,
-                rate_limit_max=maximum,
-                rate_limit_time_window=10 * MINUTE,
-                **asked,  # type: ignore[arg-type]
-            )
-        )
-        assert made.key is not None
-        return made.key
-
-    async def accepted(self, key: str, times: int, *, nodes: Sequence[int] = range(NODES)) -> int:
-        """How many of so many requests at each of these nodes; the others are 429."""
-        answers = await asyncio.gather(
-            *(ask(self.sites[node], bearer(key)) for _ in range(times) for node in nodes)
-        )
-        assert {answer.status for answer in answers} <= {200, 429}
-        return sum(answer.status == 200 for answer in answers)
-
-    def alone(self) -> list[bool]:
-        return [not _limits(auth).shared for auth in self.auths]
-
-    async def are_back(self) -> None:
-        tasks = [_limits(auth)._returning for auth in self.auths]
-        await asyncio.wait([task for task in tasks if task is not None], timeout=20)
-        assert not any(self.alone())
-
-
-def _limits(auth: Auth) -> shared.SharedLimiter:
-    assert auth.node is not None
-    assert auth.node.limits is not None
-    return auth.node.limits
 
 
 @pytest.fixture
@@ -79,21 +32,8 @@ async def nodes(
 ) -> AsyncIterator[Nodes]:
     monkeypatch.setattr(windows, "PATIENCE_SECONDS", 10)  # a busy machine is no lost Redis
     monkeypatch.setattr(shared, "PROBE_SECONDS", 0.02)
-    async with AsyncExitStack() as stack:
-        auths = []
-        for _ in range(NODES):
-            auth = Auth(ready_url, secret=SECRET, token_management=True, redis_url=redis.url)
-            await auth.start()
-            stack.push_async_callback(auth.stop)
-            app = await auth.running()
-            app.hasher.close()
-            object.__setattr__(app, "hasher", Hasher(threads=2, cost=Cost(memory_kib=64, passes=1)))
-            await app.verifier.lease.hold()  # with it, it is a member
-            auths.append(auth)
-        for auth in auths:
-            await (await auth.running()).spread.members()
-        owner = await person(await auths[0].running())
-        yield Nodes(auths, owner.id)
+    async with open_nodes(ready_url, [redis.url] * NODES) as nodes:
+        yield nodes
 
 
 async def test_a096_of_a_thousand_at_once_on_four_nodes_exactly_the_limit_pass(
@@ -197,4 +137,4 @@ async def test_a_node_starts_alone_where_redis_is_away(ready_url: str, redis: Re
     redis.kill()
     auth: Any = Auth(ready_url, secret=SECRET, redis_url=redis.url)
     async with auth.lifespan():
-        assert not _limits(auth).shared
+        assert not limits_of(auth).shared

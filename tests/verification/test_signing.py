@@ -146,6 +146,16 @@ async def test_an_unknown_kid_asks_the_database_every_two_seconds_at_the_most(
     assert database.reads == before + 1
 
 
+async def test_the_first_key_that_another_process_made_is_found_at_once(
+    make: Make, clock: StandingClock
+) -> None:
+    here, there = make(), make()
+    assert not await here.known()
+    made = await there.signer()
+    assert not await here.known()  # what signs here waits; a token that came does not
+    assert made.kid in await here.known(made.kid)
+
+
 async def test_an_older_read_replaces_nothing_that_a_newer_one_found(
     make: Make, database: Watched
 ) -> None:

@@ -6,6 +6,7 @@ import httpx2
 import pytest
 
 from keybearer import Auth
+from keybearer.adapters.clock import SystemClock
 from keybearer.operations.app import App
 from keybearer.web import health
 from keybearer.web.health import readiness
@@ -23,7 +24,7 @@ def local(auth: Auth) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000")
 
 
-class DriftingClock(StandingClock):
+class DriftingClock(SystemClock):
     def __init__(self, drift: int) -> None:
         super().__init__()
         self._drift = drift

@@ -50,7 +50,8 @@ class SigningKeys:
 
         Args:
             kid: the one that is wanted: when we lack it the database is asked again, but not
-                more often than every two seconds, whoever asks.
+                more often than every two seconds, whoever asks. A successor is known long before
+                it signs; the first key is not, so where we know none we always ask.
 
         Raises:
             Unavailable: the database is lost.
@@ -58,7 +59,8 @@ class SigningKeys:
         """
         now = self._clock.now()
         pause = _FRESH_MS if kid is None or kid in self._keys else _UNKNOWN_PAUSE_MS
-        if self._read_at is None or now - self._read_at >= pause:
+        first = kid is not None and not self._keys
+        if self._read_at is None or first or now - self._read_at >= pause:
             await self._read(now)
         return {key.kid: key for key in jwt.publishable(self._keys.values(), now)}
 

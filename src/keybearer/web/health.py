@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from keybearer.adapters.sql.coherence import read_name
+from keybearer.adapters.sql.about import server_time
 from keybearer.domain.errors import Misuse, Unavailable
 from keybearer.node import Node
 from keybearer.operations.app import App
@@ -42,7 +42,7 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         database: also while the cache is still answered from without it.
         lease: `stretched` while STALE_IF_DATABASE_LOST has it go on.
-        clock: `failing` where the wall has left it by more than 30 s.
+        clock: `failing` where the machine's or the database server's is more than 30 s away.
         redis: changes come by it, and limits are counted in it; not there without REDIS_URL.
     """
 
@@ -89,12 +89,12 @@ class Ready:
 async def readiness(app: App, node: Node | None) -> Readiness:
     """What is there now.
 
-    A clock that the wall has left by 30 s degrades, it does not stop. So does a disk that does not
+    A clock that another one has left by 30 s degrades, it does not stop. So does a disk that does not
     take the usage which waits for a lost database: a crash would lose that.
     """
-    probes = [begin(read_name(app.database)), begin(app.verifier.lease.hold())]
-    await asyncio.wait(probes, timeout=PATIENCE_SECONDS)
-    database, held = (_state_of(probe) for probe in probes)
+    asked, lease_probe = begin(_lag(app)), begin(app.verifier.lease.hold())
+    await asyncio.wait([asked, lease_probe], timeout=PATIENCE_SECONDS)
+    database, held = _state_of(asked), _state_of(lease_probe)
     lease: State | Literal["stretched"] = held
     if held == "ok" and app.verifier.lease.stretched:
         lease = "stretched"
@@ -103,7 +103,10 @@ async def readiness(app: App, node: Node | None) -> Readiness:
         counted_there = node.limits is None or node.limits.shared
         redis = "ok" if node.bus.connected and counted_there else "failing"
     drift = getattr(app.clock, "drift", None)
-    clock: State = "ok" if drift is None or abs(drift()) <= MAX_DRIFT_MS else "failing"
+    away = 0 if drift is None else abs(drift())
+    if drift is not None and database == "ok":
+        away = max(away, asked.result())
+    clock: State = "ok" if away <= MAX_DRIFT_MS else "failing"
     spill = app.verifier.usage.spill
     usage: State = "ok" if spill is None or not spill.failing else "failing"
     status: Literal["ok", "degraded", "failing"] = "ok"
@@ -114,6 +117,12 @@ async def readiness(app: App, node: Node | None) -> Readiness:
     return Readiness(
         status=status, database=database, lease=lease, clock=clock, usage=usage, redis=redis
     )
+
+
+async def _lag(app: App) -> int:
+    """By how many milliseconds the clock of the database's server is away from ours."""
+    theirs = await server_time(app.database)
+    return 0 if theirs is None else abs(theirs - app.clock.now())
 
 
 def _state_of(probe: "asyncio.Task[Any]") -> State:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from keybearer.adapters.sql.coherence import read_name
 from keybearer.adapters.sql.sqlite import SqliteDatabase
 from keybearer.domain.errors import Unavailable
-from keybearer.domain.ports import Transaction
+from keybearer.domain.ports import Database, Transaction
 
 if TYPE_CHECKING:
     from keybearer.adapters.sql.postgres import PostgresDatabase
@@ -39,6 +39,19 @@ async def about(database: "SqliteDatabase | PostgresDatabase") -> tuple[str, int
         return f"PostgreSQL {row.version.split()[0]}", int(row.now)
 
     return await database.read(body)
+
+
+async def server_time(database: Database) -> int | None:
+    """What the clock of the database's server says, in milliseconds UTC; None where it is ours.
+
+    Raises:
+        Unavailable: it cannot be reached.
+    """
+    await read_name(database)  # of our own tables: a server without them is no help
+    if isinstance(database, SqliteDatabase):
+        return None
+    row = await database.read(lambda tx: tx.one(_POSTGRES))
+    return None if row is None else int(row.now)
 
 
 async def identity(database: "SqliteDatabase | PostgresDatabase") -> str:
