@@ -11,12 +11,10 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from keybearer.adapters import journal
 from keybearer.adapters.clock import SystemClock
 from keybearer.adapters.mail import PrintSender, SmtpSender
 from keybearer.adapters.passwords import Hasher
 from keybearer.adapters.sql import batches
-from keybearer.adapters.sql.about import identity
 from keybearer.adapters.sql.database import migrate, open_database, versions
 from keybearer.adapters.sql.quotas import StoredQuotas
 from keybearer.adapters.sql.sqlite import SqliteDatabase
@@ -29,7 +27,7 @@ from keybearer.domain.model import Batch, Role
 from keybearer.domain.permissions import stated
 from keybearer.domain.ports import Clock, Database
 from keybearer.jobs import Jobs
-from keybearer.node import Node
+from keybearer.node import Node, journals_of
 from keybearer.operations.app import App, Identify
 from keybearer.plugins import ACCOUNTS, CORE, AnyOperation, Plugin, api_key, bearer, jwt, listed
 from keybearer.settings import Settings, load
@@ -331,12 +329,8 @@ class Auth:
 
     async def _spill(self, database: Any) -> Spill:
         """Where usage waits for a lost database: looked for now, while it is there."""
-        settings = self.settings
-        if settings.sqlite_path is not None and settings.spill_dir is None:
-            journals = journal.beside(settings.sqlite_path)
-        else:
-            journals = journal.within(settings.spill_dir, await identity(database))
-        spill = Spill(journals, room=settings.spill_mb * 2**20, new_id=_fresh_id)
+        journals = await journals_of(self.settings, database)
+        spill = Spill(journals, room=self.settings.spill_mb * 2**20, new_id=_fresh_id)
         spill.check()
         return spill
 

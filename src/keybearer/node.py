@@ -9,6 +9,8 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+from keybearer.adapters import journal
+from keybearer.adapters.sql.about import identity
 from keybearer.adapters.sql.coherence import SqlLog, read_name
 from keybearer.adapters.sql.serving import ServingLock
 from keybearer.domain.errors import Unavailable
@@ -25,6 +27,8 @@ from keybearer.verification.spread import Spread
 
 if TYPE_CHECKING:
     from keybearer.adapters.redis.bus import RedisBus
+    from keybearer.adapters.sql.postgres import PostgresDatabase
+    from keybearer.adapters.sql.sqlite import SqliteDatabase
 
 log = logging.getLogger("keybearer")
 
@@ -151,6 +155,19 @@ class Node:
             unlisted=self._lock.held_elsewhere,
             tell=self.receipts.add,
         )
+
+
+async def journals_of(
+    settings: Settings, database: "SqliteDatabase | PostgresDatabase"
+) -> journal.Journals:
+    """Where what this process counts waits for a lost database.
+
+    Raises:
+        Unavailable: the database, by whose name it goes, is lost.
+    """
+    if settings.sqlite_path is not None and settings.spill_dir is None:
+        return journal.beside(settings.sqlite_path)
+    return journal.within(settings.spill_dir, await identity(database))
 
 
 async def check_redis(url: str) -> str | None:

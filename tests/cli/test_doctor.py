@@ -1,5 +1,7 @@
 import asyncio
+import hashlib
 import json
+import os
 import socket
 import threading
 from pathlib import Path
@@ -41,8 +43,8 @@ def test_a_good_house_is_ok(shell: Shell) -> None:
     seen = states(shell)
     assert set(seen.values()) == {"ok"}
     assert set(seen) == {
-        "settings", "token management", "files", "secret", "database", "serving", "audit trail",
-        "redis", "mail", "clock",
+        "settings", "token management", "files", "secret", "database", "serving", "usage",
+        "audit trail", "redis", "mail", "clock",
     }  # fmt: skip
     lines = shell.ok("doctor").stdout.splitlines()
     assert len(lines) == len(seen)
@@ -172,6 +174,21 @@ def test_what_cannot_be_reached_fails(shell: Shell) -> None:
     assert "PostgreSQL at 127.0.0.1:1 cannot be reached" in found(shell)["database"]["text"]
     seen = states(shell)
     assert (seen["redis"], seen["mail"], seen["database"]) == ("fail", "fail", "fail")
+
+
+def test_a_place_for_usage_is_looked_for_and_not_made(shell: Shell, tmp_path: Path) -> None:
+    shell.user()
+    folder = tmp_path / "spill"
+    shell.env["KEYBEARER_SPILL_DIR"] = str(folder)
+    assert states(shell)["usage"] == "ok"
+    assert not folder.exists()
+    folder.mkdir()
+    path = os.fsencode((shell.folder / "keybearer.db").resolve())
+    name = f"sqlite-{hashlib.sha256(path).hexdigest()[:16]}-usage-left"
+    (folder / name).write_bytes(b"12345")
+    assert "5 bytes wait" in found(shell)["usage"]["text"]
+    shell.env["KEYBEARER_SPILL_DIR"] = "/dev/null/spill"
+    assert states(shell)["usage"] == "fail"
 
 
 def test_redis_that_answers_is_ok(shell: Shell, redis_url: str) -> None:

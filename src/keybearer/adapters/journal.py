@@ -198,6 +198,26 @@ class Journals:
             OSError: it cannot be made or written, or is somebody else's.
         """
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        self._check_folder()
+
+    def look(self) -> int:
+        """How many bytes wait in it, of the living and the dead; makes nothing.
+
+        Raises:
+            OSError: it could not be made, written or read, or is somebody else's.
+        """
+        if not os.path.lexists(self._folder):
+            above = next(path for path in Path(self._folder).parents if path.exists())
+            fits = above.is_dir() and os.access(above, os.W_OK | os.X_OK, effective_ids=True)
+            if not fits:
+                raise PermissionError(0, "it cannot be made", self._folder)
+            return 0
+        self._check_folder()
+        name = os.path.basename(self.prefix)
+        paths = (path for path in Path(self._folder).iterdir() if path.name.startswith(name))
+        return sum(path.stat().st_size for path in paths)
+
+    def _check_folder(self) -> None:
         found = os.lstat(self._folder)
         others = found.st_uid != os.geteuid() or found.st_mode & 0o077
         if self._private and (others or not stat.S_ISDIR(found.st_mode)):

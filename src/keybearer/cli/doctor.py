@@ -228,6 +228,7 @@ async def _of_open(
     if their_now is not None and abs(their_now - time.time() * 1000) > MAX_SKEW_MS:
         yield warn("clock", "differs from the database server's by over 2 s: run NTP on both")
     yield await _of_serving(settings, database, lock)
+    yield await _of_spill(settings, database)
     yield await _of_trail(settings, database)
 
 
@@ -253,6 +254,19 @@ async def _of_serving(
     if asked:
         return warn("serving", f"{found}; {len(asked)} of them does not answer now")
     return ok("serving", found)
+
+
+async def _of_spill(settings: "Settings", database: "SqliteDatabase | PostgresDatabase") -> Finding:
+    from keybearer.node import journals_of
+
+    try:
+        waiting = (await journals_of(settings, database)).look()
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}"
+        return bad("usage", f"could not wait for a lost database: {reason}: set SPILL_DIR")
+    if waiting:
+        return ok("usage", f"{waiting} bytes wait on the disk: the server writes them")
+    return ok("usage", "none waits; there is a place on the disk if the database is lost")
 
 
 async def _of_trail(settings: "Settings", database: "SqliteDatabase | PostgresDatabase") -> Finding:

@@ -89,8 +89,8 @@ class Ready:
 async def readiness(app: App, node: Node | None) -> Readiness:
     """What is there now.
 
-    A clock that another one has left by 30 s degrades, it does not stop. So does a disk that does not
-    take the usage which waits for a lost database: a crash would lose that.
+    A clock that another one has left by 30 s degrades, it does not stop. So does a disk that does
+    not take the usage which waits for a lost database: a crash would lose that.
     """
     asked, lease_probe = begin(_lag(app)), begin(app.verifier.lease.hold())
     await asyncio.wait([asked, lease_probe], timeout=PATIENCE_SECONDS)
