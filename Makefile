@@ -18,7 +18,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 GROUPS_LOCKED := build test lint docs bench
 FULLY_COVERED := src/keybearer/domain/*,src/keybearer/verification/*,src/keybearer/operations/*
 
-.PHONY: help install system run test screenshots lint bench docs messages lock clean
+.PHONY: help install system run test soak screenshots lint bench docs messages lock clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z]+):.*## (.*)$$/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
@@ -48,6 +48,12 @@ test: install system ## run all tests; the core must be covered in full
 	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report= $(ARGS)
 	$(BIN)/coverage report --skip-covered
 	$(BIN)/coverage report --include='$(FULLY_COVERED)' --fail-under=100
+
+soak: export TRIALS ?= 1000
+soak: export REVOCATIONS ?= 10000
+soak: export OPERATIONS ?= 10000000
+soak: install system ## kill, pause and cut off real processes for hours, and check every answer
+	SOAK=1 KEYBEARER_STALE_EXAMPLES=2000 $(BIN)/pytest -q -s tests/verification/test_stale.py tests/soak
 
 screenshots: install system ## draw every page into docs/screenshots
 	rm -rf docs/screenshots

@@ -1,0 +1,189 @@
+"""Real processes under load, killed, paused and cut off: every answer is checked.
+
+In `make test` a short form; `make soak` goes on until so many nodes were killed, so many keys were
+revoked and so many operations were checked, or the first answer that nothing explains:
+
+    make soak TRIALS=1000 REVOCATIONS=10000 OPERATIONS=10000000
+"""
+
+import asyncio
+import multiprocessing
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+import msgspec
+import pytest
+from msgspec import UNSET
+
+from keybearer import Auth
+from keybearer.adapters.sql.database import migrate, open_database
+from keybearer.operations import service_tokens
+from keybearer.operations.keys import CreateKey
+from keybearer.operations.tokens import Login
+from tests.people import PASSWORD, SECRET, call_of, person
+from tests.soak.clients import Plan, guests, holders, spend_the_rest
+from tests.soak.history import History, wrong_in
+from tests.soak.nodes import Site, Weather, running_site
+
+LONG = "SOAK" in os.environ
+TRIALS = int(os.environ.get("TRIALS") or 1_000)
+REVOCATIONS = int(os.environ.get("REVOCATIONS") or 10_000)
+OPERATIONS = int(os.environ.get("OPERATIONS") or 10_000_000)
+NODES = 4 if LONG else 3
+ROUND_SECONDS = 60 if LONG else 20
+KEYS = 1_500 if LONG else 700
+QUOTAS = [300, 40, 500, 120] if LONG else [150, 40]
+FAMILIES = 4
+GUESTS = 2
+
+_spawn = multiprocessing.get_context("spawn")
+
+
+@dataclass
+class Tally:
+    """What was done and checked so far."""
+
+    events: Counter[str]
+    done: Counter[str] = field(default_factory=Counter)
+    slowest_ms: int = 0
+    slowest_of_the_well_ms: int = 0
+    begun: float = field(default_factory=time.monotonic)
+
+    def count(self, history: History, site: Site) -> None:
+        self.done["operations"] += len(history)
+        for check in history.checks:
+            self.done[f"checks: {check.seen}"] += 1
+        for each in history.revocations:
+            if each.waited_ms is None:
+                self.done["revocations: no receipt"] += 1
+                continue
+            self.done["revocations: receipts"] += 1
+            self.slowest_ms = max(self.slowest_ms, each.waited_ms)
+            if not site.was_hurt(each.node, each.start, each.end):
+                self.slowest_of_the_well_ms = max(self.slowest_of_the_well_ms, each.waited_ms)
+        for spend in history.spends:
+            self.done[f"quota: {spend.seen}"] += 1
+        for refresh in history.refreshes:
+            said = "unknown" if refresh.answer is None else "good" if refresh.answer else "refused"
+            self.done[f"refresh: {said}"] += 1
+
+    def table(self) -> str:
+        rows: list[tuple[str, float]] = [*sorted(self.done.items()), *sorted(self.events.items())]
+        rows.append(("slowest receipt, ms", self.slowest_ms))
+        rows.append(("slowest of a node that was well", self.slowest_of_the_well_ms))
+        rows.append(("seconds", time.monotonic() - self.begun))
+        return "\n".join(f"{name:34}{number:>12,.0f}" for name, number in rows)
+
+
+def test_every_answer_of_killed_paused_and_cut_off_nodes_is_explained(tmp_path: Path) -> None:
+    with running_site(tmp_path, NODES, _make_schema) as site:
+        site.start()
+        tally = Tally(site.events)
+        families: Sequence[str] = []
+        for number in range(1_000_000 if LONG else 1):
+            token, keys, quotas, families = asyncio.run(_make(site, families))
+            plan = Plan(
+                ports=[node.port for node in site.nodes],
+                keys=keys,
+                quotas=quotas,
+                families=families,
+                token=token,
+                at=_spawn.Value("i", 0),
+                ends_at=time.monotonic() + ROUND_SECONDS,
+                seed=number,
+            )
+            history, families = _round(site, plan, tmp_path)
+            wrong = wrong_in(history, QUOTAS)
+            tally.count(history, site)
+            print(f"\n--- round {number} ---\n{tally.table()}", flush=True)  # noqa: T201
+            assert not wrong, "\n".join(wrong[:20])
+            if _is_enough(tally):
+                break
+        if not LONG:
+            assert tally.done["revocations: receipts"] >= 100
+            assert tally.done["checks: good"] >= 1_000
+            assert tally.done["refresh: good"] >= 20
+            assert tally.events["paused"]
+            assert tally.events["killed"]
+
+
+def _is_enough(tally: Tally) -> bool:
+    return (
+        tally.events["killed"] >= TRIALS
+        and tally.done["revocations: receipts"] >= REVOCATIONS
+        and tally.done["operations"] >= OPERATIONS
+    )
+
+
+def _round(site: Site, plan: Plan, folder: Path) -> tuple[History, Sequence[str]]:
+    """Lets the clients work in bad weather, and spends what is left of the quotas in good."""
+    files = [folder / f"guests-{number}" for number in range(GUESTS)]
+    mine = folder / "holders"
+    clients: list[SpawnProcess] = [
+        _spawn.Process(target=guests, args=(replace(plan, seed=plan.seed * 10 + n), file))
+        for n, file in enumerate(files)
+    ]
+    clients.append(_spawn.Process(target=holders, args=(plan, mine)))
+    for client in clients:
+        client.start()
+    Weather(site, plan.seed).blow(plan.ends_at)
+    for client in clients:
+        client.join()
+        assert client.exitcode == 0
+    history, live = msgspec.msgpack.decode(mine.read_bytes(), type=tuple[History, dict[int, str]])
+    for file in files:
+        history.add(msgspec.msgpack.decode(file.read_bytes(), type=History))
+    asyncio.run(spend_the_rest(plan, history))
+    return history, list(live.values())
+
+
+# --- what they work with ---------------------------------------------------------------------
+
+
+def _make_schema(database: str) -> None:
+    async def make() -> None:
+        opened, _ = open_database(database)
+        await migrate(opened)
+        await opened.close()
+
+    asyncio.run(make())
+
+
+async def _make(
+    site: Site, families: Sequence[str]
+) -> tuple[str, list[tuple[str, str]], list[str], list[str]]:
+    """A service token, keys with their ids, quotas, and logins that can be refreshed."""
+    auth = Auth(site.database, secret=SECRET, token_management=True, serving=False)
+    await auth.start()
+    app = await auth.running()
+    owner = await person(app, f"ann{time.monotonic_ns()}@example.com")
+    _, token = await service_tokens.create(call_of(app), name="soak")
+    keys, quotas = [], []
+    for units in [*[None] * KEYS, *QUOTAS]:
+        asked = CreateKey(
+            user_id=owner.id, rate_limit_enabled=False, remaining=UNSET if units is None else units
+        )
+        made = await auth.api.create_api_key(asked)
+        assert made.key is not None
+        if units is None:
+            keys.append((made.key, made.id))
+        else:
+            quotas.append(made.key)
+    live = [each for each in families if each]
+    while len(live) < FAMILIES:
+        pair = await auth.api.login(Login(email=owner.email, password=PASSWORD))
+        live.append(pair.refresh_token)
+    await auth.stop()
+    return token.reveal(), keys, quotas, live
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if "KEYBEARER" in name:
+            monkeypatch.delenv(name)
