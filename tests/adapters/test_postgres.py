@@ -106,6 +106,29 @@ class Power:
             time.sleep(0.02)
 
 
+async def test_who_stands_still_in_a_transaction_holds_up_the_others_for_seconds_only(
+    fresh_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.2)
+    paused, well = PostgresDatabase(fresh_postgres), PostgresDatabase(fresh_postgres)
+    await well.write(create)
+    has_the_row, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def stand_still(tx: Transaction) -> None:
+        await tx.run(_ADD, id="a")
+        has_the_row.set()
+        await goes_on.wait()
+
+    standing = asyncio.create_task(paused.write(stand_still))
+    await has_the_row.wait()
+    assert await well.write(adding("a")) == "a"  # waits for the row, and gets it
+    goes_on.set()
+    with pytest.raises(Unavailable):
+        await standing
+    await paused.close()
+    await well.close()
+
+
 async def test_what_was_written_is_read(database: PostgresDatabase) -> None:
     assert await database.write(adding("a")) == "a"
     assert await database.read(count) == 1

@@ -21,6 +21,9 @@ POOL_SIZE = 10
 POOL_TIMEOUT_SECONDS = 5.0
 CONNECT_TIMEOUT_SECONDS = 3.0
 COMMAND_TIMEOUT_SECONDS = 10.0
+IDLE_SECONDS = 5.0
+"""How long a transaction may stand still: a machine that lost its power in the midst of a change
+has the counter of changes locked, and nothing could be revoked until TCP finds out, after hours."""
 
 _LOST = (SQLAlchemyError, OSError, asyncio.TimeoutError, EOFError)
 
@@ -37,7 +40,11 @@ def connect_engine(url: str) -> AsyncEngine:
         connect_args={
             "timeout": CONNECT_TIMEOUT_SECONDS,
             "command_timeout": COMMAND_TIMEOUT_SECONDS,
-            "server_settings": {"application_name": "keybearer", "jit": "off"},
+            "server_settings": {
+                "application_name": "keybearer",
+                "jit": "off",
+                "idle_in_transaction_session_timeout": f"{IDLE_SECONDS * 1000:.0f}",
+            },
         },
     )
 
