@@ -19,6 +19,8 @@ PATIENCE_SECONDS = 20.0
 """Longer than any node is paused: whoever gives up earlier leaves a request that comes late."""
 
 REVOKERS = 40
+UNSENT = (0, b"")
+"""Nobody listened: it cannot have happened, and is not written down."""
 
 now = time.monotonic_ns
 
@@ -61,7 +63,7 @@ class Line:
     async def ask(
         self, path: str, credential: str | None = None, body: object = None
     ) -> tuple[int, bytes] | None:
-        """Status and body of the answer; None when there is none."""
+        """Status and body of the answer; None when there is none, and UNSENT where nobody asked."""
         lines = [f"{'GET' if body is None else 'POST'} {path} HTTP/1.1"]
         lines.append(f"host: 127.0.0.1:{self._port}")
         if credential is not None:
@@ -71,16 +73,21 @@ class Line:
             sent = json.dumps(body).encode()
             lines += ["content-type: application/json", f"content-length: {len(sent)}"]
         try:
+            if self._streams is None:
+                self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        except OSError:
+            return UNSENT
+        request = "\r\n".join([*lines, "", ""]).encode() + sent
+        try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                return await self._exchange("\r\n".join([*lines, "", ""]).encode() + sent)
+                return await self._exchange(*self._streams, request)
         except (OSError, EOFError, TimeoutError):
             self.close()
             return None
 
-    async def _exchange(self, request: bytes) -> tuple[int, bytes]:
-        if self._streams is None:
-            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
-        reader, writer = self._streams
+    async def _exchange(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes
+    ) -> tuple[int, bytes]:
         writer.write(request)
         head = await reader.readuntil(b"\r\n\r\n")
         status, length = int(head[9:12]), 0
@@ -111,7 +118,8 @@ class Client:
         start = now()
         answer = await self.lines[node].ask("/api/auth/forward", self.plan.keys[key][0])
         seen = _seen(answer, 401)
-        self.history.checks.append(Check(key, node, start, now(), seen))
+        if answer is not UNSENT:
+            self.history.checks.append(Check(key, node, start, now(), seen))
         return seen
 
     async def revoke(self, key: int, node: int) -> bool:
@@ -122,14 +130,16 @@ class Client:
         waited_ms = None
         if answer is not None and answer[0] == 200:
             waited_ms = int(json.loads(answer[1])["waitedMs"])
-        self.history.revocations.append(Revocation(key, node, start, now(), waited_ms))
+        if answer is not UNSENT:
+            self.history.revocations.append(Revocation(key, node, start, now(), waited_ms))
         return waited_ms is not None
 
     async def spend(self, quota: int, node: int) -> Seen:
         start = now()
         answer = await self.lines[node].ask("/api/auth/forward", self.plan.quotas[quota])
         seen = _seen(answer, 429)
-        self.history.spends.append(Spend(quota, start, now(), seen))
+        if answer is not UNSENT:
+            self.history.spends.append(Spend(quota, start, now(), seen))
         return seen
 
     async def refresh(self, family: int, token: str, node: int) -> str | None:
@@ -140,7 +150,8 @@ class Client:
             said = json.loads(answer[1])["refreshToken"]
         elif answer is not None and answer[0] == 401:
             said = ""
-        self.history.refreshes.append(Refresh(family, token, start, now(), said))
+        if answer is not UNSENT:
+            self.history.refreshes.append(Refresh(family, token, start, now(), said))
         return said
 
     def somewhere(self) -> int:

@@ -23,7 +23,7 @@ import httpx2
 
 from tests.cli.command import COMMAND
 from tests.people import SECRET
-from tests.servers import PostgresServer, RedisServer, own_redis, run_postgres
+from tests.servers import PostgresServer, RedisServer, _as, own_redis, run_postgres
 
 START_SECONDS = 60
 
@@ -53,8 +53,9 @@ class Node:
     def start(self) -> None:
         with (self.folder / "log").open("ab") as sink:
             self._process = subprocess.Popen(
-                [COMMAND, "serve", "--port", str(self.port)], cwd=self.folder, env=self._env,
-                stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True,
+                [*_as(None), COMMAND, "serve", "--port", str(self.port)],
+                cwd=self.folder, env=self._env, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
+                start_new_session=True,
             )  # fmt: skip
 
     def serves(self) -> bool:
