@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from keybearer.adapters.sql import postgres as module
-from keybearer.adapters.sql.postgres import AdvisoryLock, PostgresDatabase
+from keybearer.adapters.sql.postgres import POOL_SIZE, WRITERS, AdvisoryLock, PostgresDatabase
 from keybearer.domain.errors import Misuse, Unavailable
 from keybearer.domain.ports import Body, Transaction
 from tests.servers import PostgresServer, _as, _postgres_account, run_postgres
@@ -109,7 +110,8 @@ class Power:
 async def test_who_stands_still_in_a_transaction_holds_up_the_others_for_seconds_only(
     fresh_postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(module, "LOCK_SECONDS", 0.1)
     paused, well = PostgresDatabase(fresh_postgres), PostgresDatabase(fresh_postgres)
     await well.write(create)
     has_the_row, goes_on = asyncio.Event(), asyncio.Event()
@@ -127,6 +129,97 @@ async def test_who_stands_still_in_a_transaction_holds_up_the_others_for_seconds
         await standing
     await paused.close()
     await well.close()
+
+
+_QUEUE = """
+import asyncio, sys
+from sqlalchemy import text
+from keybearer.adapters.sql import postgres
+
+postgres.IDLE_SECONDS /= 2
+postgres.LOCK_SECONDS /= 2
+
+async def body(tx):
+    await tx.run(text("UPDATE things SET id = 'a' WHERE id = 'a'"))
+
+async def main():
+    database = postgres.PostgresDatabase(sys.argv[1])
+    while True:
+        await asyncio.gather(*(database.write(body) for _ in range(20)))
+
+asyncio.run(main())
+"""
+_QUEUED = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+
+
+@contextlib.contextmanager
+def paused_in_a_queue(server: PostgresServer, url: str) -> Iterator[None]:
+    """A process that stands still: one of its transactions has the row, others wait for it."""
+    with subprocess.Popen([sys.executable, "-c", _QUEUE, url]) as paused:
+        try:
+            while int(server.execute(_QUEUED, url=url)) < WRITERS // 2:
+                time.sleep(0.01)
+            paused.send_signal(signal.SIGSTOP)
+            yield
+        finally:
+            paused.kill()
+
+
+async def test_nor_does_what_a_paused_process_has_in_the_queue_for_a_row_hold_them_up(
+    fresh_postgres: str, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One of them may stand still for a second, not one after the other.
+    monkeypatch.setattr(module, "COMMAND_TIMEOUT_SECONDS", 4.0)
+    well = PostgresDatabase(fresh_postgres)
+    await well.write(create)
+    await well.write(adding("a"))
+
+    async def take(tx: Transaction) -> int:
+        return await tx.run(text("UPDATE things SET id = 'a' WHERE id = 'a'"))
+
+    with paused_in_a_queue(postgres_server, fresh_postgres):
+        assert await well.write(take) == 1  # many stood before it
+    await well.close()
+
+
+async def test_a_row_that_is_never_free_is_told_as_a_lost_database(
+    fresh_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(module, "COMMAND_TIMEOUT_SECONDS", 0.2)
+    well = PostgresDatabase(fresh_postgres)
+    await well.write(create)
+    tries = []
+
+    async def nested(tx: Transaction) -> None:
+        await tx.run(_ADD, id="a")
+
+        async def same(other: Transaction) -> None:
+            tries.append("a")
+            await other.run(_ADD, id="a")
+
+        await well.write(same)
+
+    with pytest.raises(Unavailable, match="lock timeout"):
+        await well.write(nested)
+    assert len(tries) > 1
+    await well.close()
+
+
+async def test_reads_go_on_while_every_change_waits_for_one_row(database: PostgresDatabase) -> None:
+    all_stand, go_on = asyncio.Barrier(WRITERS + 1), asyncio.Event()
+
+    async def stand_still(tx: Transaction) -> None:
+        if not go_on.is_set():
+            await all_stand.wait()
+        await go_on.wait()
+
+    writes = [asyncio.create_task(database.write(stand_still)) for _ in range(POOL_SIZE)]
+    await all_stand.wait()
+    assert await database.read(count) == 0
+    assert database.busy == WRITERS
+    go_on.set()
+    await asyncio.gather(*writes)
 
 
 async def test_what_was_written_is_read(database: PostgresDatabase) -> None:

@@ -119,6 +119,9 @@ def _version(connection: Connection) -> str | None:
 
 
 def _upgrade_alone(connection: Connection) -> None:
+    # A migration takes as long as it takes, and so does to wait for another one.
+    connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+    connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
     # Two instances that start at once on an empty database: the second waits, then has no work.
     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7594000)")
     _upgrade(connection)

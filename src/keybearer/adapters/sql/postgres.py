@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import TextClause, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -18,19 +18,31 @@ from keybearer.domain.ports import Body, Row
 T = TypeVar("T")
 
 POOL_SIZE = 10
+WRITERS = POOL_SIZE - 2
+"""Transactions at once: one connection has the serving lock, and one is left for reads. So a lease
+is renewed and a key is looked up also while every change waits for the same row."""
+
 POOL_TIMEOUT_SECONDS = 5.0
 CONNECT_TIMEOUT_SECONDS = 3.0
 COMMAND_TIMEOUT_SECONDS = 10.0
-IDLE_SECONDS = 5.0
-"""How long a transaction may stand still: a machine that lost its power in the midst of a change
-has the counter of changes locked, and nothing could be revoked until TCP finds out, after hours."""
+IDLE_SECONDS = 2.0
+"""How long a transaction may stand still: a process that was paused in the midst of a change, or
+whose machine lost its power, has the counter of changes locked, and nobody could revoke anything
+until it goes on or TCP gives it up, after hours. By then it has no lease either."""
 
+LOCK_SECONDS = 0.75
+"""How long a statement waits for a row, before its transaction is begun anew. PostgreSQL counts
+the wait for one's turn and the wait for who has the row apart, and both together are shorter than
+IDLE_SECONDS: what a paused process has in the queue for a row is gone when the row is free, and
+does not get it next, to stand still in its turn."""
+
+_HELD_UP = "55P03"  # lock_not_available
 _LOST = (SQLAlchemyError, OSError, asyncio.TimeoutError, EOFError)
 
 
 def connect_engine(url: str) -> AsyncEngine:
     """An engine for a `postgresql://` URL; nothing is connected yet."""
-    return create_async_engine(
+    engine = create_async_engine(
         "postgresql+asyncpg://" + url.split("://", 1)[1],
         pool_size=POOL_SIZE,
         max_overflow=0,
@@ -40,13 +52,20 @@ def connect_engine(url: str) -> AsyncEngine:
         connect_args={
             "timeout": CONNECT_TIMEOUT_SECONDS,
             "command_timeout": COMMAND_TIMEOUT_SECONDS,
-            "server_settings": {
-                "application_name": "keybearer",
-                "jit": "off",
-                "idle_in_transaction_session_timeout": f"{IDLE_SECONDS * 1000:.0f}",
-            },
+            "server_settings": {"application_name": "keybearer", "jit": "off"},
         },
     )
+    event.listen(engine.sync_engine, "connect", _set_limits)
+    return engine
+
+
+def _set_limits(connection: Any, _record: object) -> None:
+    # Not among the parameters of the start, which a pooler on the way forgets or refuses.
+    limits = (
+        f"SET idle_in_transaction_session_timeout = {IDLE_SECONDS * 1000:.0f}; "
+        f"SET lock_timeout = {LOCK_SECONDS * 1000:.0f}"
+    )
+    connection.run_async(lambda driver: driver.execute(limits))
 
 
 class _Transaction:
@@ -76,6 +95,7 @@ class PostgresDatabase:
         self.engine = connect_engine(url)
         self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writes: set[asyncio.Task[Any]] = set()
+        self._room = asyncio.Semaphore(WRITERS)
 
     @property
     def busy(self) -> int:
@@ -104,7 +124,10 @@ class PostgresDatabase:
             raise _lost(error) from error
 
     async def write(self, body: Body[T]) -> T:
-        """Runs a body in one transaction and returns after its commit."""
+        """Runs a body in one transaction and returns after its commit.
+
+        A body is run again where a row was held by somebody else for LOCK_SECONDS.
+        """
         task = asyncio.ensure_future(self._write(body))
         self._writes.add(task)
         task.add_done_callback(self._written)
@@ -117,13 +140,30 @@ class PostgresDatabase:
             task.exception()  # whoever waits has it; nobody waiting must not make a warning
 
     async def _write(self, body: Body[T]) -> T:
+        time = asyncio.get_running_loop().time
+        until = time() + COMMAND_TIMEOUT_SECONDS
+        while True:
+            try:
+                async with self._writer() as connection, connection.begin():
+                    return await body(_Transaction(connection))
+            except IntegrityError:
+                raise
+            except _LOST as error:
+                if not _is_held_up(error) or time() >= until:
+                    raise _lost(error) from error
+
+    @contextlib.asynccontextmanager
+    async def _writer(self) -> AsyncIterator[AsyncConnection]:
         try:
-            async with _connected(self.engine) as connection, connection.begin():
-                return await body(_Transaction(connection))
-        except IntegrityError:
-            raise
-        except _LOST as error:
-            raise _lost(error) from error
+            async with asyncio.timeout(POOL_TIMEOUT_SECONDS):
+                await self._room.acquire()
+        except TimeoutError as error:
+            raise PoolTimeout from error
+        try:
+            async with _connected(self.engine) as connection:
+                yield connection
+        finally:
+            self._room.release()
 
     async def close(self) -> None:
         """Waits for the writes under way, then closes the pool."""
@@ -144,6 +184,11 @@ async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         yield connection
     finally:
         await connection.close()
+
+
+def _is_held_up(error: BaseException) -> bool:
+    """Whether a transaction was rolled back because somebody else has a row that it needs."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == _HELD_UP
 
 
 def _lost(error: BaseException) -> Unavailable:
