@@ -32,8 +32,8 @@ class Plan:
     Attributes:
         ports: of each node.
         keys: each with its id, to be revoked one after the other.
-        quotas: keys with so many units each.
-        families: the live refresh token of each login.
+        quotas: keys of quotas, each with its id.
+        families: of each login its name, and the refresh token that is live.
         token: a service token.
         at: how many keys have had their turn, for all to see.
         ends_at: when they shall stop, by the monotonic clock.
@@ -41,12 +41,12 @@ class Plan:
 
     ports: Sequence[int]
     keys: Sequence[tuple[str, str]]
-    quotas: Sequence[str]
-    families: Sequence[str]
+    quotas: Sequence[tuple[str, str]]
+    families: Sequence[tuple[str, str]]
     token: str
     at: "Synchronized[int]"
     ends_at: float
-    seed: int = 0
+    seed: int
 
     @property
     def over(self) -> bool:
@@ -64,7 +64,7 @@ class Line:
         self, path: str, credential: str | None = None, body: object = None
     ) -> tuple[int, bytes] | None:
         """Status and body of the answer; None when there is none, and UNSENT where nobody asked."""
-        lines = [f"{'GET' if body is None else 'POST'} {path} HTTP/1.1"]
+        lines = [f"{'GET' if body is None else 'POST'} /api/auth{path} HTTP/1.1"]
         lines.append(f"host: 127.0.0.1:{self._port}")
         if credential is not None:
             lines.append(f"authorization: Bearer {credential}")
@@ -116,35 +116,46 @@ class Client:
 
     async def check(self, key: int, node: int) -> Seen:
         start = now()
-        answer = await self.lines[node].ask("/api/auth/forward", self.plan.keys[key][0])
-        seen = _seen(answer, 401)
+        answer = await self.lines[node].ask("/forward", self.plan.keys[key][0])
+        seen: Seen = "unknown"
+        if answer is not None and answer[0] in (200, 401):
+            seen = "good" if answer[0] == 200 else "ended"
         if answer is not UNSENT:
             self.history.checks.append(Check(key, node, start, now(), seen))
         return seen
 
     async def revoke(self, key: int, node: int) -> bool:
         start = now()
-        answer = await self.lines[node].ask(
-            "/api/auth/api-key/delete", self.plan.token, {"keyId": self.plan.keys[key][1]}
-        )
+        asked = {"keyId": self.plan.keys[key][1]}
+        answer = await self.lines[node].ask("/api-key/delete", self.plan.token, asked)
         waited_ms = None
         if answer is not None and answer[0] == 200:
             waited_ms = int(json.loads(answer[1])["waitedMs"])
         if answer is not UNSENT:
             self.history.revocations.append(Revocation(key, node, start, now(), waited_ms))
+            self._note_unanswered("revocation", answer)
         return waited_ms is not None
 
     async def spend(self, quota: int, node: int) -> Seen:
         start = now()
-        answer = await self.lines[node].ask("/api/auth/forward", self.plan.quotas[quota])
-        seen = _seen(answer, 429)
+        asked = {"key": self.plan.quotas[quota][0]}
+        answer = await self.lines[node].ask("/api-key/verify", self.plan.token, asked)
+        seen, left = _spent(answer)
         if answer is not UNSENT:
-            self.history.spends.append(Spend(quota, start, now(), seen))
+            self.history.spends.append(Spend(quota, start, now(), seen, left))
         return seen
 
-    async def refresh(self, family: int, token: str, node: int) -> str | None:
+    async def remaining(self, quota: int, node: int) -> int | None:
+        """What the database says is left, once this node has put back what it had."""
+        id = self.plan.quotas[quota][1]
+        answer = await self.lines[node].ask(f"/api-key/get?id={id}", self.plan.token)
+        if answer is None or answer[0] != 200:
+            return None
+        return int(json.loads(answer[1])["remaining"])
+
+    async def refresh(self, family: str, token: str, node: int) -> str | None:
         start = now()
-        answer = await self.lines[node].ask("/api/auth/refresh", None, {"refreshToken": token})
+        answer = await self.lines[node].ask("/refresh", None, {"refreshToken": token})
         said: str | None = None
         if answer is not None and answer[0] == 200:
             said = json.loads(answer[1])["refreshToken"]
@@ -152,7 +163,18 @@ class Client:
             said = ""
         if answer is not UNSENT:
             self.history.refreshes.append(Refresh(family, token, start, now(), said))
+            self._note_unanswered("refresh", answer)
         return said
+
+    def _note_unanswered(self, what: str, answer: tuple[int, bytes] | None) -> None:
+        if answer is None:
+            why = "the line broke"
+        elif answer[0] >= 400 and answer[0] != 401:
+            why = str(json.loads(answer[1]).get("code"))
+        else:
+            return
+        name = f"unanswered {what}: {why}"
+        self.history.unanswered[name] = self.history.unanswered.get(name, 0) + 1
 
     def somewhere(self) -> int:
         return self.chance.randrange(len(self.lines))
@@ -162,10 +184,14 @@ class Client:
             line.close()
 
 
-def _seen(answer: tuple[int, bytes] | None, ended: int) -> Seen:
-    if answer is None or answer[0] not in (200, ended):
-        return "unknown"
-    return "good" if answer[0] == 200 else "ended"
+def _spent(answer: tuple[int, bytes] | None) -> tuple[Seen, int | None]:
+    """What became of one unit, and how many are said to be left."""
+    if answer is None or answer[0] != 200:
+        return "unknown", None
+    said = json.loads(answer[1])
+    if said["valid"]:
+        return "good", int(said["key"]["remaining"])
+    return ("ended" if said["error"]["code"] == "USAGE_EXCEEDED" else "unknown"), None
 
 
 # --- what they do ----------------------------------------------------------------------------
@@ -175,7 +201,8 @@ async def _guest(client: Client, node: int) -> None:
     """Checks keys that are about to be revoked, or just were, at one node."""
     last = len(client.plan.keys) - 1
     while not client.plan.over:
-        key = client.plan.at.value + client.chance.randrange(-20, 10)
+        # Far ahead, so that whoever is cut off has in its cache what is revoked meanwhile.
+        key = client.plan.at.value + client.chance.randrange(-20, 100)
         if await client.check(min(max(key, 0), last), node) == "unknown":
             await asyncio.sleep(0.05)
 
@@ -210,16 +237,35 @@ async def _spender(client: Client, mine: Sequence[int]) -> None:
                 await asyncio.sleep(0.05)
 
 
-async def _refresher(client: Client, family: int, live: dict[int, str]) -> None:
-    """Refreshes with each token twice at once, at two nodes."""
+async def _refresher(
+    client: Client, family: str, live: dict[str, str], thief_after: float | None
+) -> None:
+    """Refreshes with each token twice at once, at two nodes; a thief may come in between."""
+    tokens = [live[family]]
+    comes_at = None if thief_after is None else time.monotonic() + thief_after
     while not client.plan.over and live[family]:
+        if comes_at is not None and time.monotonic() > comes_at and len(tokens) > 2:
+            await _steal(client, family, tokens)
+            live[family] = ""
+            return
         nodes = client.chance.sample(range(len(client.lines)), 2)
-        token = live[family]
-        answers = await asyncio.gather(*(client.refresh(family, token, each) for each in nodes))
+        answers = await asyncio.gather(*(client.refresh(family, tokens[-1], it) for it in nodes))
         said = [each for each in answers if each is not None]
         if said:
             live[family] = max(said)  # "" only if both were refused
+            tokens.append(live[family])
         await asyncio.sleep(client.chance.choice([0.05, 0.2]))
+
+
+async def _steal(client: Client, family: str, tokens: Sequence[str]) -> None:
+    """Presents a token of before until it is refused, then the live one everywhere."""
+    while not client.plan.over:
+        said = await client.refresh(family, tokens[-3], client.somewhere())
+        if said is not None:
+            break
+        await asyncio.sleep(0.05)
+    for node in range(len(client.lines)):
+        await client.refresh(family, tokens[-1], node)
 
 
 # --- their processes -------------------------------------------------------------------------
@@ -236,7 +282,8 @@ def guests(plan: Plan, file: Path) -> None:
 
 def holders(plan: Plan, file: Path) -> None:
     """Revokes, spends and refreshes."""
-    history, live = History(), dict(enumerate(plan.families))
+    history, live = History(), dict(plan.families)
+    chance = random.Random(plan.seed)  # noqa: S311
     chances = (random.Random(plan.seed * 1000 + 100 + i) for i in range(1000))  # noqa: S311
 
     def client() -> Client:
@@ -246,20 +293,37 @@ def holders(plan: Plan, file: Path) -> None:
     clients: list[Client] = []
     work: list[Coroutine[Any, Any, None]] = [_revoker(client(), client()) for _ in range(REVOKERS)]
     quotas = list(range(len(plan.quotas)))
-    work += [_spender(client(), quotas) for _ in range(6)]
-    work += [_refresher(client(), family, live) for family in live]
+    work += [_spender(client(), quotas[:-1]) for _ in range(6)]
+    work += [_spender(client(), quotas[-1:]) for _ in range(6)]  # the large one
+    seconds = plan.ends_at - time.monotonic()
+    for number, family in enumerate(live):
+        thief = chance.uniform(0.2, 0.7) * seconds if number % 2 else None
+        work.append(_refresher(client(), family, live, thief))
     _run(work, clients)
     file.write_bytes(msgspec.msgpack.encode((history, live)))
 
 
-async def spend_the_rest(plan: Plan, history: History) -> None:
-    """Spends every quota at every node until each refuses: in good weather, at the end."""
+async def settle(plan: Plan, history: History, large: Sequence[int]) -> list[int]:
+    """In good weather, at the end: spends what is left of the small quotas, and asks what is."""
     client = Client(plan, history, random.Random(plan.seed))  # noqa: S311
+    nodes = range(len(client.lines))
+    remaining = []
     for quota in range(len(plan.quotas)):
-        for node in range(len(client.lines)):
-            while await client.spend(quota, node) != "ended":
+        for node in nodes:
+            while quota not in large and await client.spend(quota, node) != "ended":
                 pass
+        left = [await _insist(client, quota, node) for node in nodes]
+        remaining.append(left[-1])  # after all have put back theirs
     client.close()
+    return remaining
+
+
+async def _insist(client: Client, quota: int, node: int) -> int:
+    while True:
+        left = await client.remaining(quota, node)
+        if left is not None:
+            return left
+        await asyncio.sleep(0.1)
 
 
 def _run(work: Sequence[Coroutine[Any, Any, None]], clients: Sequence[Client]) -> None:
