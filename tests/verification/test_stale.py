@@ -335,10 +335,16 @@ def test_nor_is_one_in_a_long_walk(weather: Weather) -> None:
 # --- each guard is needed --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("weather", "guards"), UNGUARDED.values(), ids=UNGUARDED)
-def test_without_a_guard_the_search_finds_a_stale_accept(weather: str, guards: Guards) -> None:
+FOUND = {"to apply before it is noted": 1_675, "a new mark": 602, "the end": 225}
+"""Seeds with which a hole that is seldom met was found: tried first, as the walk there is long."""
+
+
+@pytest.mark.parametrize("guard", UNGUARDED)
+def test_without_a_guard_the_search_finds_a_stale_accept(guard: str) -> None:
+    weather, guards = UNGUARDED[guard]
+
     def search() -> None:
-        for seed in range(2_000):
+        for seed in (FOUND.get(guard, 0), *range(2_000)):
             walk(WEATHERS[weather], seed, guards)
 
     with pytest.raises(StaleAccept):
