@@ -18,7 +18,7 @@ from tests.people import SECRET
 from tests.servers import RedisServer, _as, own_redis, run_postgres
 from tests.soak.wires import Wires
 
-START_SECONDS = 60
+START_SECONDS = 300
 
 
 class Node:
