@@ -1,8 +1,8 @@
 """Runs the benchmarks and writes the table.
 
-make bench                            all of them, about a quarter of an hour
-make bench ARGS="routes memory"       some, and writes nothing
-make bench ARGS="--without rivals"    the others; the rows of these stay as they were
+make bench                               all of them: a quarter of an hour, and ten_million
+make bench ARGS="routes memory"          some, and writes nothing
+make bench ARGS="--without ten_million"  the others; the rows of these stay as they were
 """
 
 import argparse
@@ -10,7 +10,18 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import in_process, memory, nodes, over_http, pages, rivals, routes
+from benchmarks import (
+    in_process,
+    memory,
+    nodes,
+    over_http,
+    pages,
+    rivals,
+    routes,
+    storm,
+    ten_million,
+    writes,
+)
 from benchmarks.measure import Figure, kept, write
 
 GROUPS = {
@@ -20,6 +31,9 @@ GROUPS = {
     "in_process": in_process.figures,
     "memory": memory.figures,
     "nodes": nodes.figures,
+    "writes": writes.figures,
+    "storm": storm.figures,
+    "ten_million": ten_million.figures,
     "pages": pages.figures,
 }
 

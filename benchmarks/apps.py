@@ -49,6 +49,16 @@ def nodes() -> Any:
     return auth.mount(Starlette(routes=[guarded]))
 
 
+def accounts() -> Any:
+    """Our own routes with log-ins, as many from each address as there are addresses told."""
+    return Auth(
+        os.environ["BENCH_DATABASE"],
+        secret=os.environ["BENCH_SECRET"],
+        service_tokens=os.environ["BENCH_SERVICE_TOKENS"].split(),
+        trusted_proxies="127.0.0.1",
+    ).mount(no_app)
+
+
 def fastapi_plain() -> Any:
     app = FastAPI()
 

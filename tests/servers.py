@@ -101,8 +101,11 @@ class PostgresServer:
 
 
 @contextlib.contextmanager
-def run_postgres() -> Iterator[PostgresServer]:
-    """Run a PostgreSQL until the block ends. Raises RuntimeError if it is missing or fails."""
+def run_postgres(**settings: str) -> Iterator[PostgresServer]:
+    """Run a PostgreSQL until the block ends. Raises RuntimeError if it is missing or fails.
+
+    `settings` are the server's, beside ours or instead of them.
+    """
     programs = _postgres_programs()
     account = _postgres_account()
     with tempfile.TemporaryDirectory(prefix="keybearer-pg-", ignore_cleanup_errors=True) as name:
@@ -128,6 +131,7 @@ def run_postgres() -> Iterator[PostgresServer]:
                 *("-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"),
                 *("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=200"),
                 *("-c", "shared_buffers=64MB", "-c", "autovacuum=off", "-c", "timezone=UTC"),
+                *(part for each in settings.items() for part in ("-c", "=".join(each))),
             ]
 
         def ready(port: int) -> bool:

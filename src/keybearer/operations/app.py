@@ -143,6 +143,7 @@ async def record(
     target_id: str | None = None,
     outcome: Literal["success", "refused"] = "success",
     actor_id: str | None = None,
+    head: audit.Head | None = None,
     **details: str | int | bool | None,
 ) -> None:
     """Writes an audit event in the caller's transaction.
@@ -152,6 +153,7 @@ async def record(
         owner_id: whose trail it belongs to.
         target_id: what it was done to; the owner, unless another thing is named.
         actor_id: who did it, where the caller presented no credential (a login).
+        head: the end of the owner's chain, where this transaction has locked it already.
         details: more facts, never a secret.
     """
     kind, who = "anonymous", actor_id
@@ -175,6 +177,7 @@ async def record(
             request_id=call.facts.id,
             details=details,
         ),
+        head=head,
     )
 
 

@@ -191,7 +191,7 @@ async def _add(
     Raises:
         Failure: IDEMPOTENCY_KEY_REUSED for a retry that asks for another key; KEY_LIMIT_REACHED.
     """
-    await audit.lock(tx, key.owner_id)
+    head = await audit.lock(tx, key.owner_id)
     ring, idempotency, request = call.app.ring, None, None
     if call.facts.idempotency_key is not None:
         named = f"{key.owner_id}|{call.facts.idempotency_key}".encode()
@@ -203,9 +203,9 @@ async def _add(
                 raise Failure("IDEMPOTENCY_KEY_REUSED")
             return made
         idempotency, request = ring.digest(named), ring.digest(wanted)
-    count = await sql.count_live(tx, key.owner_id, now=call.now)
-    if count >= call.app.settings.max_keys_per_owner and not call.trusted:
-        raise Failure("KEY_LIMIT_REACHED", extra={"limit": call.app.settings.max_keys_per_owner})
+    most = call.app.settings.max_keys_per_owner
+    if not call.trusted and await sql.count_live(tx, key.owner_id, now=call.now) >= most:
+        raise Failure("KEY_LIMIT_REACHED", extra={"limit": most})
     await sql.add(
         tx,
         key,
@@ -215,7 +215,7 @@ async def _add(
         request=request,
     )
     await record(
-        call, tx, "key.created", owner_id=key.owner_id, target_id=key.id,
+        call, tx, "key.created", owner_id=key.owner_id, target_id=key.id, head=head,
         name=key.name, expiresAt=instant(key.expires_at),
     )  # fmt: skip
     return None

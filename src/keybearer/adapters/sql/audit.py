@@ -114,22 +114,34 @@ def chain_of(owner_id: str | None) -> int:
     return hashlib.sha256((owner_id or "").encode()).digest()[0] % CHAINS
 
 
-async def lock(tx: Transaction, owner_id: str | None) -> None:
-    """Makes changes of this owner wait for each other until the transaction ends."""
-    await tx.one(_LOCK_HEAD, chain=chain_of(owner_id))
+async def lock(tx: Transaction, owner_id: str | None) -> Head:
+    """Makes changes of this owner wait for each other until the transaction ends.
 
-
-async def append(tx: Transaction, ring: PepperRing, event: Event) -> None:
-    """Writes an event at the end of its chain, in the caller's transaction."""
-    chain = chain_of(event.owner_id)
-    head = await tx.one(_LOCK_HEAD, chain=chain)
-    if head is None:
+    Gives the end of the owner's chain, which is good until the next `append`.
+    """
+    chain = chain_of(owner_id)
+    row = await tx.one(_LOCK_HEAD, chain=chain)
+    if row is None:
         raise LookupError(f"audit chain {chain} has no head; run `keybearer migrate`")
+    return Head(chain=chain, seq=row.seq, mac=bytes(row.mac))
+
+
+async def append(
+    tx: Transaction, ring: PepperRing, event: Event, *, head: Head | None = None
+) -> None:
+    """Writes an event at the end of its chain, in the caller's transaction.
+
+    Args:
+        head: what `lock` gave for the same owner, if nothing was appended since.
+    """
+    if head is None:
+        head = await lock(tx, event.owner_id)
+    chain = head.chain
     values = msgspec.structs.asdict(event)
     values["details"] = msgspec.json.encode(event.details, order="sorted").decode()
     seq = head.seq + 1
     values |= {"chain": chain, "seq": seq, "pepper_id": ring.newest.id}
-    mac = _mac(ring.newest.audit_key, bytes(head.mac), values)
+    mac = _mac(ring.newest.audit_key, head.mac, values)
     await tx.run(_INSERT, **values, mac=mac)
     await tx.run(_MOVE_HEAD, of_chain=chain, seq=seq, mac=mac)
 
