@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keybearer.domain.instants import MAX_INSTANT
 from keybearer.domain.model import (
     ANONYMOUS,
     EXPIRING_MS,
@@ -57,6 +58,22 @@ def key(**fields: Any) -> Key:
 )
 def test_a_status_is_the_gravest_word_that_applies(fields: dict[str, Any], status: str) -> None:
     assert key(**fields).status(NOW) == status
+
+
+soon = st.none() | st.integers(NOW - 5, NOW + 5)
+
+
+@given(soon, soon, st.none() | st.integers(NOW + EXPIRING_MS - 5, NOW + EXPIRING_MS + 5))
+def test_a_status_stays_until_the_instant_that_is_told(
+    rotating: int | None, ends: int | None, later: int | None
+) -> None:
+    record = key(rotating_until=rotating, expires_at=ends if later is None else later)
+    until = record.status_until(NOW)
+    for now in range(NOW, min(until, NOW + 20)):
+        assert record.status(now) == record.status(NOW)
+    assert until > NOW
+    told = {record.rotating_until, record.expires_at, (record.expires_at or 0) - EXPIRING_MS + 1}
+    assert until in told | {MAX_INSTANT}
 
 
 @given(st.integers(0, 10**9), st.integers(0, 10**9))

@@ -290,6 +290,12 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
             return "expiring"
         return "active"
 
+    def status_until(self, now: int) -> int:
+        """Up to which instant its state is what it is now, if nobody changes it."""
+        ends = self.expires_at
+        turns = (self.rotating_until, ends, None if ends is None else ends - EXPIRING_MS + 1)
+        return min((at for at in turns if at is not None and now < at), default=MAX_INSTANT)
+
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(Key).decode

@@ -97,6 +97,11 @@ async def verify(app: App, asked: VerifyKey) -> Verification:
         Failure: it asks for what cannot be asked; nothing is counted.
         Unavailable: a dependency is lost.
     """
+    return await told(app, asked, await check(app, asked))
+
+
+async def check(app: App, asked: VerifyKey) -> Verified | Refusal:
+    """The verdict alone; raises as `verify`."""
     try:
         needed = parse_needs(asked.permissions)
     except ValueError as error:
@@ -104,9 +109,11 @@ async def verify(app: App, asked: VerifyKey) -> Verification:
     if asked.ip is not None and canonical_address(asked.ip) is None:
         raise Failure("VALIDATION_ERROR", "ip must be an IPv4 or IPv6 address.")
     presented = Presented(asked.key.encode("utf-8", "surrogatepass"), "header", None)
-    verified = await app.verifier.check(
-        presented, asked.ip, needed, accept=_KEYS, charge=asked.cost
-    )
+    return await app.verifier.check(presented, asked.ip, needed, accept=_KEYS, charge=asked.cost)
+
+
+async def told(app: App, asked: VerifyKey, verified: Verified | Refusal) -> Verification:
+    """The answer that tells a verdict."""
     if isinstance(verified, Refusal):
         return Verification(valid=False, error=_error(verified, asked.cost), key=None)
     return Verification(valid=True, error=None, key=await _record(app, verified))

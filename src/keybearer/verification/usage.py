@@ -33,6 +33,9 @@ _HOUR_MS = 3_600_000
 
 ACCEPTED = "accepted"
 
+Uses = tuple[int, int | None, str | None, str | None]
+"""How often a key was used, and when, whence and by what the last time."""
+
 _Last = tuple[int, int, str | None, bytes | None]
 """How many requests had one outcome, and when, whence and by what the last of them came."""
 
@@ -103,19 +106,27 @@ class Tally:
         Args:
             written: what the tally had written when the record was read.
         """
-        count = key.request_count + self.collected + self.accepted - written
-        if not self.last or self.last < (key.last_used_at or 0):
-            return msgspec.structs.replace(key, request_count=count)
-        # As the database does: what nobody told stays as it was.
+        count, at, ip, user_agent = self.uses(key, written=written)
         return msgspec.structs.replace(
             key,
             request_count=count,
-            last_used_at=self.last,
-            last_used_ip=_told(self.ip, self.told_ip, key.last_used_ip),
-            last_used_user_agent=_told(
-                _text(self.user_agent), _text(self.told_agent), key.last_used_user_agent
-            ),
+            last_used_at=at,
+            last_used_ip=ip,
+            last_used_user_agent=user_agent,
         )
+
+    def uses(self, key: Key, *, written: int) -> Uses:
+        """The same, but only what it changes of the record."""
+        count = key.request_count + self.collected + self.accepted - written
+        if not self.last or self.last < (key.last_used_at or 0):
+            return count, key.last_used_at, key.last_used_ip, key.last_used_user_agent
+        # As the database does: what nobody told stays as it was.
+        ip, agent = self.ip, self.user_agent
+        if ip is None:
+            ip = key.last_used_ip if self.told_ip is None else self.told_ip
+        if agent is None:
+            agent = self.told_agent
+        return count, self.last, ip, key.last_used_user_agent if agent is None else _text(agent)
 
 
 class SecretTally:
@@ -333,6 +344,8 @@ def _text(user_agent: bytes | None) -> str | None:
     if user_agent is None:
         return None
     text = user_agent[:200].decode("latin-1")
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else "?" for char in text)
 
 

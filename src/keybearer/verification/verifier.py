@@ -36,7 +36,7 @@ from keybearer.verification.limiter import Limiter
 from keybearer.verification.presented import Headers, Presented, read
 from keybearer.verification.quota import Left, Quota
 from keybearer.verification.shared import SharedLimiter
-from keybearer.verification.usage import ACCEPTED, SecretTally, Usage
+from keybearer.verification.usage import ACCEPTED, SecretTally, Usage, Uses
 
 NO_NEEDS: frozenset[str] = frozenset()
 _GUARDED: frozenset[Kind] = frozenset({"key", "session", "access"})
@@ -89,6 +89,10 @@ class Verified:
                 key, remaining=self.left.remaining, last_refill_at=self.left.refilled_at
             )
         return None if key is None else tally.onto(key, written=written)
+
+    def uses(self, key: Key) -> Uses:
+        """What every use so far changes of the record, `key`, that came with the grant."""
+        return self._entry.tally.uses(key, written=self._entry.written)
 
 
 class Verifier:
@@ -221,19 +225,16 @@ class Verifier:
             entry.uses.accept(now, ip, presented.user_agent)
         return session
 
-    def warm_service(self, headers: Headers) -> bool:
-        """Whether a service token that is in memory calls; False where `verify` must be asked.
+    def warm_service(self, token: bytes) -> bool:
+        """Whether a credential is a service token that is in memory; else `verify` must be asked.
 
         Service tokens have no limit, no network and no count.
         """
-        presented = read(headers, self._cookie)
         now = self._clock.now()
-        if not isinstance(presented, Presented) or presented.via == "cookie":
-            return False
         if now >= self.lease.until:
             return False
         hashed = self._index.copy()
-        hashed.update(presented.credential)
+        hashed.update(token)
         entry = self.cache.get(hashed.digest())
         if entry is None or now >= entry.fresh_until or entry.session.kind != "service":
             return False

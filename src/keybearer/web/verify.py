@@ -12,16 +12,17 @@ import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from keybearer.domain.errors import Failure
-from keybearer.operations.verify import VerifyKey, verify
-from keybearer.verification.presented import Headers
+from keybearer.operations.verdicts import Verdicts
+from keybearer.operations.verify import VerifyKey
 from keybearer.web.exchange import MAX_BODY, answer_to, common_headers, new_request_id, send_problem
 from keybearer.web.problem import RawHeaders
 
 if TYPE_CHECKING:
     from keybearer.auth import Auth
 
+# Beside the header that has the service token.
+_CREDENTIALS = (b"x-api-key", b"cookie")
 _decode = msgspec.json.Decoder(VerifyKey).decode
-_encode = msgspec.json.Encoder().encode
 
 
 class Verify:
@@ -30,6 +31,7 @@ class Verify:
     def __init__(self, auth: "Auth", others: ASGIApp) -> None:
         self._auth = auth
         self._others = others
+        self._verdicts = Verdicts()
         settings = auth.settings
         self._headers: RawHeaders = [
             (b"content-type", b"application/json"),
@@ -37,29 +39,23 @@ class Verify:
             *common_headers(settings),
         ]
         # What the other route has something to say about, if only in the log.
-        self._unusual = {b"origin", b"idempotency-key", b"transfer-encoding"}
+        self._unusual = {b"origin", b"idempotency-key", b"transfer-encoding", *_CREDENTIALS}
         if settings.trusted_proxies is None:
             self._unusual.add(b"x-forwarded-for")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app, headers = self._auth.parts, scope["headers"]
-        if (
-            app is None
-            or scope["method"] != "POST"
-            or scope.get("query_string")
-            or (length := self._plain_length(headers)) is None
-            or not app.verifier.warm_service(headers)
-        ):
+        app, headers = self._auth.parts, self._plain(scope)
+        if app is None or headers is None or not app.verifier.warm_service(_bearer(headers)):
             await self._others(scope, receive, send)
             return
         message = await receive()
-        asked = read(message, length)
+        asked = read(message, headers[b"content-length"])
         if asked is None:
             await self._others(scope, _again(message, receive), send)
             return
         request_id = new_request_id()
         try:
-            answer = _encode(await verify(app, asked))
+            answer = await self._verdicts.verify(app, asked)
         except Failure:
             # Raised before anything is counted: for what cannot be asked.
             await self._others(scope, _again(message, receive), send)
@@ -71,22 +67,26 @@ class Verify:
         told = [
             *self._headers,
             (b"x-request-id", request_id.encode()),
-            (b"content-length", str(len(answer)).encode()),
+            (b"content-length", b"%d" % len(answer)),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": told})
         await send({"type": "http.response.body", "body": answer})
 
-    def _plain_length(self, headers: Headers) -> bytes | None:
-        """How long the body is, if it is said and all headers are plain."""
-        length = media = None
-        for name, value in headers:
-            if name == b"content-length":
-                length = value if length is None else b""
-            elif name == b"content-type":
-                media = value if media is None else b""
-            elif name in self._unusual:
-                return None
-        return length if media == b"application/json" else None
+    def _plain(self, scope: Scope) -> dict[bytes, bytes] | None:
+        """The headers of a request that has nothing unusual, and each of them once."""
+        if scope["method"] != "POST" or scope.get("query_string"):
+            return None
+        headers = dict(scope["headers"])
+        if len(headers) != len(scope["headers"]) or not self._unusual.isdisjoint(headers):
+            return None
+        if headers.get(b"content-type") != b"application/json":
+            return None
+        return headers if b"content-length" in headers else None
+
+
+def _bearer(headers: dict[bytes, bytes]) -> bytes:
+    scheme, _, credential = headers.get(b"authorization", b"").partition(b" ")
+    return credential if scheme == b"Bearer" else b""
 
 
 def read(message: Message, length: bytes) -> VerifyKey | None:
