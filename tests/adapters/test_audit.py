@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from keybearer.adapters.sql import audit
 from keybearer.adapters.sql.audit import CHAINS, Event, Fault
@@ -69,6 +70,17 @@ async def write(database: AnyDatabase, *events: Event, ring: PepperRing = RING) 
     await database.write(body)
 
 
+async def append_at(database: AnyDatabase, owner_id: str, *events: Event) -> None:
+    """Appends events behind one and the same end of a chain, as nobody may."""
+
+    async def body(tx: Transaction) -> None:
+        head = await audit.lock(tx, owner_id)
+        for each in events:
+            await audit.append(tx, RING, each, head=head)
+
+    await database.write(body)
+
+
 async def run(database: AnyDatabase, *statements: Any) -> None:
     """What somebody with write access does behind our back."""
 
@@ -98,6 +110,20 @@ async def row_at(database: AnyDatabase, seq: int) -> Row:
 
 
 # --- a sound one ----------------------------------------------------------------------------------
+
+
+async def test_a_lock_gives_the_end_that_an_event_goes_behind(trail: AnyDatabase) -> None:
+    await append_at(trail, OWNER, event("e6"))
+    assert await verified(trail) == (LENGTH + 1, [])
+
+
+async def test_no_event_goes_behind_an_end_that_is_none_any_more(trail: AnyDatabase) -> None:
+    with pytest.raises(IntegrityError):
+        await append_at(trail, OWNER, event("e6"), event("e7"))
+    stranger = next(str(n) for n in range(100) if audit.chain_of(str(n)) != CHAIN)
+    with pytest.raises(ValueError, match="chain"):
+        await append_at(trail, stranger, event("e6"))
+    assert await verified(trail) == (LENGTH, [])
 
 
 async def test_a_sound_trail_has_no_fault(trail: AnyDatabase) -> None:
@@ -161,6 +187,7 @@ class Interrupted:
 
     def __init__(self, tx: Transaction, database: PostgresDatabase) -> None:
         self._tx, self._database, self._n = tx, database, 0
+        self.dialect = tx.dialect
 
     async def _append(self) -> None:
         self._n += 1

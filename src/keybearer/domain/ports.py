@@ -2,9 +2,10 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 T = TypeVar("T")
+Dialect = Literal["sqlite", "postgresql"]
 
 
 class Clock(Protocol):
@@ -39,6 +40,11 @@ class Row(Protocol):
 
 class Transaction(Protocol):
     """Runs statements; whatever a body awaits on it happens in one transaction."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """Whose SQL it speaks."""
+        ...
 
     async def one(self, statement: object, /, **binds: object) -> Row | None:
         """The first row, or None."""

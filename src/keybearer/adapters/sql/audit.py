@@ -16,6 +16,7 @@ from typing import Literal
 import msgspec
 from sqlalchemy import Text, bindparam, func, insert, or_, select, update
 
+from keybearer.adapters.sql.rows import Together, new
 from keybearer.adapters.sql.tables import audit, audit_heads
 from keybearer.domain.credentials import PepperRing
 from keybearer.domain.ports import Row, Transaction
@@ -68,12 +69,12 @@ _LOCK_HEAD = (
     .where(audit_heads.c.chain == bindparam("chain"))
     .with_for_update()
 )
-_MOVE_HEAD = (
+_APPEND = Together(
     update(audit_heads)
-    .where(audit_heads.c.chain == bindparam("of_chain"))
-    .values(seq=bindparam("seq"), mac=bindparam("mac"))
+    .where(audit_heads.c.chain == new("chain"))
+    .values(seq=new("seq"), mac=new("mac")),
+    insert(audit).values({each.name: new(each.name) for each in audit.c}),
 )
-_INSERT = insert(audit)
 _BY_ID = select(audit).where(
     audit.c.id == bindparam("id"), audit.c.owner_id == bindparam("owner_id")
 )
@@ -136,14 +137,15 @@ async def append(
     """
     if head is None:
         head = await lock(tx, event.owner_id)
-    chain = head.chain
+    chain = chain_of(event.owner_id)
+    if head.chain != chain:
+        raise ValueError(f"the end of chain {head.chain} is not that of chain {chain}")
     values = msgspec.structs.asdict(event)
     values["details"] = msgspec.json.encode(event.details, order="sorted").decode()
     seq = head.seq + 1
     values |= {"chain": chain, "seq": seq, "pepper_id": ring.newest.id}
     mac = _mac(ring.newest.audit_key, head.mac, values)
-    await tx.run(_INSERT, **values, mac=mac)
-    await tx.run(_MOVE_HEAD, of_chain=chain, seq=seq, mac=mac)
+    await _APPEND.run(tx, **values, mac=mac)
 
 
 async def by_id(tx: Transaction, id: str, *, owner_id: str) -> Event | None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from sqlalchemy import bindparam, delete, func, insert, or_, select, update
 
-from keybearer.adapters.sql import keysecrets
+from keybearer.adapters.sql.rows import Together, new
 from keybearer.adapters.sql.tables import activity, api_key_secrets, api_keys, usage, users
 from keybearer.domain.model import Key
 from keybearer.domain.permissions import parse, to_wire
@@ -21,7 +21,20 @@ _ROTATING = (
 RECORD = select(api_keys, _ROTATING)
 """What `read` makes a key of; wants `now`."""
 
-_INSERT = insert(api_keys)
+_PARSED = ("permissions", "metadata", "ip_allow")
+_FIELDS = tuple(name for name in Key.__struct_fields__ if name not in (*_PARSED, "rotating_until"))
+_ADD = Together(
+    insert(api_keys).values(
+        {name: new(name) for name in (*_FIELDS, *_PARSED, "idempotency", "idempotent_request")}
+    ),
+    insert(api_key_secrets).values(
+        key_id=new("id"),
+        digest=new("digest"),
+        pepper_id=new("pepper_id"),
+        created_at=new("created_at"),
+        start=new("start"),
+    ),
+)
 _BY_ID = RECORD.where(api_keys.c.id == bindparam("id"))
 _BY_ID_LOCKED = _BY_ID.with_for_update(of=api_keys)
 _BY_IDEMPOTENCY = RECORD.where(api_keys.c.idempotency.in_(bindparam("digests", expanding=True)))
@@ -133,9 +146,13 @@ async def add(
         idempotency, request: digests of the name that a retry will come with, and of what was
             asked.
     """
-    await tx.run(_INSERT, **_columns(key), idempotency=idempotency, idempotent_request=request)
-    await keysecrets.add(
-        tx, key.id, digest=digest, pepper_id=pepper_id, start=key.start, now=key.created_at
+    await _ADD.run(
+        tx,
+        **_columns(key),
+        digest=digest,
+        pepper_id=pepper_id,
+        idempotency=idempotency,
+        idempotent_request=request,
     )
 
 
@@ -224,13 +241,6 @@ async def forget_ended(tx: Transaction, *, before: int, limit: int = 500) -> int
     return len(ids)
 
 
-_FIELDS = tuple(
-    name
-    for name in Key.__struct_fields__
-    if name not in ("permissions", "metadata", "ip_allow", "rotating_until")
-)
-
-
 def read(row: Row) -> Key:
     """A key of a row of `RECORD`."""
     return Key(
@@ -254,7 +264,7 @@ def allow_of(text: str | None) -> tuple[str, ...]:
 
 def _columns(key: Key) -> dict[str, object]:
     values: dict[str, object] = {name: getattr(key, name) for name in _FIELDS}
-    for name in ("permissions", "metadata", "ip_allow"):
+    for name in _PARSED:
         values[name] = _column(name, getattr(key, name))
     return values
 

@@ -13,7 +13,7 @@ from sqlalchemy.pool import QueuePool
 
 from keybearer.adapters.sql.serving import ALONE, PAUSES, SHARED
 from keybearer.domain.errors import Misuse, Unavailable
-from keybearer.domain.ports import Body, Row
+from keybearer.domain.ports import Body, Dialect, Row
 
 T = TypeVar("T")
 
@@ -69,6 +69,8 @@ def _set_limits(connection: Any, _record: object) -> None:
 
 
 class _Transaction:
+    dialect: Dialect = "postgresql"
+
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 

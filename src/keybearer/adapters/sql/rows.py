@@ -1,8 +1,13 @@
-"""Many rows in one statement: a list of binds on SQLite, arrays on PostgreSQL.
+"""Many rows or many changes in one statement, where a round trip costs more than a row.
 
     SQLite       executemany    a call in the same process for each row
     PostgreSQL   unnest($1, …)  one statement; a row of its own each is a third as fast, and keeps
                                 the event loop busy three times as long
+
+Changes that need not see each other are sent together:
+
+    SQLite       one after the other
+    PostgreSQL   WITH c0 AS (INSERT …) INSERT …   one statement; references are checked at its end
 
 Rows come sorted by what locks them, and locks are taken in that order: so two processes that write
 the same rows wait for each other once, and never in a circle.
@@ -11,7 +16,7 @@ the same rows wait for each other once, and never in a circle.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Column, Table, bindparam, column, func, select
+from sqlalchemy import BindParameter, Column, Table, bindparam, column, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql.selectable import TableValuedAlias
 from sqlalchemy.types import TypeEngine
@@ -50,6 +55,36 @@ class Lock:
             .with_for_update(key_share=True)
         )
         self.statement = select(func.count()).select_from(rows.subquery())
+
+
+def new(name: str) -> BindParameter[Any]:
+    """A value that `Together` is given by this name."""
+    return bindparam(f"new_{name}")  # a column's own name is not free in an INSERT
+
+
+class Together:
+    """Several changes of which none needs to see another, in one round trip.
+
+    Args:
+        changes: inserts and updates whose values are all `new`; the same name is the same value
+            in each of them.
+    """
+
+    def __init__(self, *changes: Any) -> None:
+        self._apart = [(change, frozenset(change.compile().params)) for change in changes]
+        *others, last = changes
+        self._at_once = last.add_cte(
+            *(change.cte(f"c{number}") for number, change in enumerate(others))
+        )
+
+    async def run(self, tx: Transaction, **values: object) -> None:
+        """Executes them all."""
+        binds = {f"new_{name}": value for name, value in values.items()}
+        if tx.dialect == "postgresql":
+            await tx.run(self._at_once, **binds)
+            return
+        for change, names in self._apart:
+            await tx.run(change, **{name: binds[name] for name in names})
 
 
 async def run_rows(

@@ -30,7 +30,7 @@ from sqlalchemy.pool import NullPool
 
 from keybearer.adapters.sql.file import OneFile
 from keybearer.domain.errors import Misuse, Unavailable
-from keybearer.domain.ports import Body, Row
+from keybearer.domain.ports import Body, Dialect, Row
 
 T = TypeVar("T")
 
@@ -92,6 +92,8 @@ def _use_wal(connection: Any) -> None:
 
 class _Transaction:
     """Statements on one connection; no method ever suspends."""
+
+    dialect: Dialect = "sqlite"
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
