@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from fractions import Fraction
+from sys import getsizeof
 
 import msgspec
 import pytest
@@ -394,6 +395,39 @@ def test_a_damaged_dump_never_raises_and_never_allows_more(place: int, byte: int
     data[place % len(data)] = byte
     loaded = SlidingWindow.load(bytes(data), 5, 60_000)
     assert sum(loaded.take(NOW + 28_000) for _ in range(10)) <= 5
+
+
+@given(traffic(), st.sampled_from([20, 64, 2**31, MAX_AMOUNT // 12]))
+def test_large_numbers_are_counted_as_small_ones(
+    limit: tuple[int, int, list[tuple[int, int]]], scale: int
+) -> None:
+    maximum, length, arrivals = limit
+    small, large = SlidingWindow(maximum, length), SlidingWindow(maximum * scale, length)
+    for number, (at, cost) in enumerate(arrivals):
+        now = at
+        if number % 7 == 6:
+            large = SlidingWindow.load(large.dump(), maximum * scale, length)
+            now = at - 70_000 - length  # somebody sets the clock back
+        assert small.take(now, cost) == large.take(now, cost * scale)
+        assert small.remaining(now) * scale == large.remaining(now)
+        assert [(age, n * scale) for age, n in small.ages(now)] == large.ages(now)
+
+
+def test_a_dump_of_more_than_any_window_counts_allows_nothing() -> None:
+    window = SlidingWindow(5, 1_000)
+    window.take(NOW)
+    size, piece, counts = msgspec.msgpack.decode(window.dump())
+    dump = msgspec.msgpack.encode([size, piece, [2**64 - 1 for _ in counts]])
+    for length in (1_000, 5_000):
+        assert not SlidingWindow.load(dump, 5, length).take(NOW)
+
+
+def test_a_window_takes_little_memory_until_much_is_counted() -> None:
+    window = SlidingWindow(1_000, 60_000)
+    small = getsizeof(window._counts)
+    assert small < 200
+    assert [window.take(NOW) for _ in range(1_001)].count(True) == 1_000
+    assert small < getsizeof(window._counts) < 700
 
 
 def test_a_dump_is_small() -> None:

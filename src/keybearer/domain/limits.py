@@ -17,6 +17,7 @@ edge; a window that begins anew with each request starves steady clients.)
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 
 import msgspec
@@ -31,6 +32,7 @@ CHUNK_MAX = 10_000
 """… and at most so much."""
 
 _CLOCK_WAS_SET_BACK_MS = 60_000
+_MOST = 2**64 - 1
 _STRUCTURED_INTEGER_MAX = 999_999_999_999_999  # RFC 9651 section 3.3.1
 
 
@@ -55,7 +57,9 @@ class Take(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class SlidingWindow:
-    """The accepted requests of one key: mutable, fixed in size, not locked.
+    """The accepted requests of one key: mutable, bounded in size, not locked.
+
+    A count takes a byte until one of them needs more; then all take eight.
 
     Every `now` is in milliseconds of a clock that should not run backwards. A `now` that is
     smaller than an earlier one is taken for that one; if it is smaller by more than the window and
@@ -76,7 +80,7 @@ class SlidingWindow:
         self._pieces = min(PIECES, window_ms)
         # A piece of one millisecond holds one instant only, so it never counts too long.
         self._keep = self._pieces if window_ms <= PIECES else self._pieces + 1
-        self._counts = [0] * self._keep
+        self._counts = array("B", bytes(self._keep))
         self._used = 0
         self._piece = 0
         self._floor = self._edge = 0  # an empty span: the first `now` always moves the window
@@ -86,8 +90,7 @@ class SlidingWindow:
         if not self._floor <= now < self._edge:
             self._move(now)
         if 0 < cost <= self._maximum - self._used:
-            self._counts[self._piece % self._keep] += cost
-            self._used += cost
+            self._count(cost)
             return True
         if cost < 1:
             raise ValueError("A request costs 1 or more.")
@@ -98,8 +101,7 @@ class SlidingWindow:
         if cost < 1:
             raise ValueError("A request costs 1 or more.")
         self._settle(now)
-        self._counts[self._piece % self._keep] += cost
-        self._used += cost
+        self._count(cost)
         return self._used <= self._maximum
 
     def ages(self, now: int) -> list[tuple[int, int]]:
@@ -159,7 +161,7 @@ class SlidingWindow:
     def dump(self) -> bytes:
         """The state in about a hundred bytes, for `load`."""
         return msgspec.msgpack.encode(
-            _Dump(window=self._window, piece=self._piece, counts=self._counts)
+            _Dump(window=self._window, piece=self._piece, counts=self._counts.tolist())
         )
 
     @classmethod
@@ -179,13 +181,22 @@ class SlidingWindow:
             return window
         if dump.window == window_ms:
             window._enter(dump.piece)
-            window._counts = dump.counts
+            window._counts = array("B" if max(dump.counts) < 256 else "Q", dump.counts)
+            window._used = sum(dump.counts)
         else:
             end = -(-(dump.piece + 1) * dump.window // then._pieces) - 1
             window._move(end)
-            window._counts[window._piece % window._keep] = sum(dump.counts)
-        window._used = sum(dump.counts)
+            window._count(min(sum(dump.counts), _MOST))
         return window
+
+    def _count(self, cost: int) -> None:
+        place = self._piece % self._keep
+        try:
+            self._counts[place] += cost
+        except OverflowError:
+            self._counts = array("Q", self._counts)
+            self._counts[place] += cost
+        self._used += cost
 
     def _settle(self, now: int) -> None:
         if not self._floor <= now < self._edge:
@@ -197,10 +208,12 @@ class SlidingWindow:
         if not self._used:
             pass  # nothing to forget, and every count is 0
         elif piece < self._piece:
-            self._counts = [0] * self._keep
-            self._counts[piece % self._keep] = self._used
+            used, self._used = self._used, 0
+            self._counts = array("B", bytes(self._keep))
+            self._enter(piece)
+            self._count(used)
         elif piece - self._piece >= self._keep:
-            self._counts = [0] * self._keep
+            self._counts = array("B", bytes(self._keep))
             self._used = 0
         else:
             for passed in range(self._piece + 1, piece + 1):

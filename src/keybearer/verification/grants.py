@@ -80,7 +80,7 @@ class StoredGrants:
                 self._limiter.restore(key.id, limit, bytes(row.limit_state))
         return Grant(
             session=Session(
-                subject=key.owner_id,
+                subject=_owner(key.owner_id),
                 kind="key",
                 id=key.id,
                 permissions=_shared(granted if held is None else granted & held),
@@ -194,6 +194,11 @@ def _service(id: str, name: str | None) -> Session:
 @lru_cache(maxsize=1_024)
 def _limit(maximum: int, window_ms: int) -> RateLimit:
     return RateLimit(maximum=maximum, window_ms=window_ms)
+
+
+@lru_cache(maxsize=1_024)
+def _owner(id: str) -> str:
+    return id
 
 
 @lru_cache(maxsize=1_024)

@@ -10,6 +10,7 @@ kill -9 loses the last second at the most, while the database is there and while
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from functools import lru_cache
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -294,9 +295,6 @@ class Usage:
         dirty, self.dirty = self.dirty, []
         hour = now - now % _HOUR_MS
         sums = self._backlog.sums
-        # Many come by the same address or agent: one text of each is kept, not one a request.
-        ips: dict[str | None, str | None] = {}
-        agents: dict[bytes | None, bytes | None] = {}
         for tally in dirty:
             tally.dirty = False
             accepted, tally.accepted = tally.accepted, 0
@@ -305,8 +303,8 @@ class Usage:
             if accepted:
                 happened[ACCEPTED] = (accepted, tally.last, tally.ip, tally.user_agent)
                 tally.collected += accepted
-                tally.ip = ips.setdefault(tally.ip, tally.ip)
-                tally.user_agent = agents.setdefault(tally.user_agent, tally.user_agent)
+                tally.ip = _one_ip(tally.ip)
+                tally.user_agent = _one_agent(tally.user_agent)
                 tally.told_ip = _told(tally.ip, tally.told_ip)
                 tally.told_agent = _told(tally.user_agent, tally.told_agent)
                 self._unwritten.add(tally)
@@ -347,6 +345,19 @@ def _text(user_agent: bytes | None) -> str | None:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else "?" for char in text)
+
+
+# Many come by the same address or agent: one text of each is kept, not one a request.
+
+
+@lru_cache(maxsize=1_024)
+def _one_ip(ip: str | None) -> str | None:
+    return ip
+
+
+@lru_cache(maxsize=1_024)
+def _one_agent(user_agent: bytes | None) -> bytes | None:
+    return user_agent
 
 
 def _told(*values: T | None) -> T | None:
