@@ -42,6 +42,24 @@ def starlette_guarded() -> Any:
     return Starlette(routes=[guarded], lifespan=auth.lifespan)
 
 
+def bare_guarded() -> Any:
+    """The same endpoint without a framework, as the rival's has none, guarded by the middleware."""
+    auth = _auth()
+
+    async def endpoint(scope: Any, _receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            raise TypeError
+        answer = json.dumps(BODY).encode()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(answer)),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+    return auth.mount(starlette.Guard(endpoint, auth=auth))
+
+
 def nodes() -> Any:
     """The guarded endpoint and our own routes; the settings of the environment count."""
     auth = _auth()

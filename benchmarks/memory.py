@@ -17,7 +17,6 @@ from benchmarks.keys import auth_on, make_keys
 from benchmarks.measure import Figure
 from keybearer import Session
 from keybearer.operations.app import App
-from keybearer.verification.limiter import Limiter
 
 _KEYS, _PARTS = 100_000, 5
 _PAGE = 4_096
@@ -29,10 +28,11 @@ def figures(folder: Path) -> list[Figure]:
     keys = asyncio.run(make_keys(database, _KEYS, kept=_KEYS))
     file = folder / "memory.keys"
     file.write_text("\n".join(keys))
-    cached, windows = _run(database, file, "traced")
+    cached, windows, reckoned = _run(database, file, "traced")
     (resident,) = _run(database, file, "resident")
     return [
         Figure("memory of a cached key", "bytes", cached, "≤ 1 024"),
+        Figure("what the cache reckons for it", "bytes", reckoned),
         Figure("memory of its rate limit, beside the cache", "bytes", windows),
         Figure("both, as the system counts it", "bytes", resident),
     ]
@@ -54,18 +54,20 @@ async def _measure(database: str, keys: list[str], how: str) -> list[list[float]
         part = len(keys) // _PARTS
         if how == "traced":
             tracemalloc.start()
-        both, windows = [], []
+        both, windows, reckoned = [], [], []
         for first in range(0, len(keys), part):
             before = _weigh(how)
             await _check(app, keys[first : first + part])
             after = _weigh(how)
             both.append((after - before) / part)
             if how == "traced":
-                app.verifier.limiter = Limiter()
+                while len(app.verifier.limiter):
+                    app.verifier.limiter.pop()
                 windows.append((after - _weigh(how)) / part)
+                reckoned.append(app.verifier.cache.bytes / len(app.verifier.cache))
     if how == "resident":
         return [both]
-    return [[whole - one for whole, one in zip(both, windows, strict=True)], windows]
+    return [[whole - one for whole, one in zip(both, windows, strict=True)], windows, reckoned]
 
 
 def _weigh(how: str) -> int:
