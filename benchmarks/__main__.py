@@ -1,13 +1,18 @@
 """Runs the benchmarks and writes the table.
 
-make bench                               all of them: a quarter of an hour, and ten_million
+make bench                               all of them, about twenty minutes
 make bench ARGS="routes memory"          some, and writes nothing
 make bench ARGS="--without ten_million"  the others; the rows of these stay as they were
+
+A group that fails is told, and leaves its rows as they were.
 """
 
 import argparse
+import signal
 import sys
 import tempfile
+import time
+import traceback
 from pathlib import Path
 
 from benchmarks import (
@@ -40,19 +45,30 @@ GROUPS = {
 
 def main() -> None:
     """Runs what was asked for; only a whole run writes the table."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # with what it has started
     asked = _arguments()
     measured: dict[str, list[Figure]] = {}
+    failed: list[str] = []
     with tempfile.TemporaryDirectory(prefix="keybearer-bench-") as folder:
         for name, group in GROUPS.items():
             if (asked.groups and name not in asked.groups) or name in asked.without:
                 continue
             sys.stderr.write(f"{name} …\n")
-            measured[name] = group(Path(folder))
+            begun = time.monotonic()
+            try:
+                measured[name] = group(Path(folder))
+            except Exception:  # noqa: BLE001 -- the others shall not be in vain
+                traceback.print_exc()
+                failed.append(name)
+                continue
             sys.stderr.writelines(figure.row() + "\n" for figure in measured[name])
+            sys.stderr.write(f"{name}: {time.monotonic() - begun:.0f} s\n")
     if not asked.groups:
-        before = kept() if asked.without else {}
+        before = kept() if asked.without or failed else {}
         whole = {name: measured.get(name) or before.get(name, []) for name in GROUPS}
         write(whole, rivals.versions())
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 def _arguments() -> argparse.Namespace:

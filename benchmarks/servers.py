@@ -23,6 +23,7 @@ import httpx2
 from benchmarks.keys import SECRET
 
 SECONDS = 4
+START_SECONDS = 60
 CONNECTIONS = 32
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -92,7 +93,7 @@ def node(program: Path, *arguments: str, log: Path) -> Iterator[tuple[int, str]]
     environment = {**os.environ, "BENCH_SECRET": SECRET, "NODE_ENV": "production"}
     command = ["node", str(program), *arguments]
     with log.open("w") as said, _process(command, environment, said):
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + START_SECONDS
         while not (text := log.read_text()).endswith("}\n"):
             if time.monotonic() > deadline:
                 raise RuntimeError(f"the server did not start: {text}")
@@ -135,7 +136,7 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def _wait(port: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         with contextlib.suppress(httpx2.HTTPError):
             httpx2.get(f"http://127.0.0.1:{port}/hello", timeout=1)

@@ -117,6 +117,8 @@ async def _storm(port: int) -> None:
                     timeout=60,
                 )
                 client.cookies.clear()
+                if answer.status_code not in (200, 503):  # 503: more wait than may
+                    raise RuntimeError(f"a log-in was answered with {answer.status_code}")
                 done += answer.status_code == 200
                 if done == 1:
                     print("blows", flush=True)

@@ -65,8 +65,7 @@ async def _measure(server: PostgresServer) -> list[Figure]:
     few, many = server.create(), server.create()
     few_keys = await make_keys(few, _FEW)
     many_keys = await _fill(server, many)
-    *_, ratio = await cold("PostgreSQL", few, few_keys, many, many_keys, how_many="10 M")
-    return [ratio]
+    return await cold("PostgreSQL", few, few_keys, many, many_keys, how_many="10 M")
 
 
 async def _fill(server: PostgresServer, database: str) -> list[str]:
