@@ -18,7 +18,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 GROUPS_LOCKED := build test lint docs bench
 FULLY_COVERED := src/keybearer/domain/*,src/keybearer/verification/*,src/keybearer/operations/*
 
-.PHONY: help install system run test soak screenshots lint bench docs messages lock clean
+.PHONY: help install system run test soak mutants screenshots lint bench docs messages lock clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z]+):.*## (.*)$$/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
@@ -55,6 +55,9 @@ soak: export OPERATIONS ?= 10000000
 soak: install system ## kill, pause and cut off real processes for hours, and check every answer
 	SOAK=1 KEYBEARER_STALE_EXAMPLES=2000 $(BIN)/pytest -q -s tests/verification/test_stale.py tests/soak
 
+mutants: install ## small wrongs in the core that no test notices
+	$(BIN)/python -m tests.mutants $(ARGS)
+
 screenshots: install system ## draw every page into docs/screenshots
 	rm -rf docs/screenshots
 	SCREENSHOTS=docs/screenshots $(BIN)/pytest -q tests/pages/test_pictures.py
@@ -82,4 +85,4 @@ lock: $(STAMP) ## resolve requirements/*.txt anew (UPGRADE=--upgrade for the new
 
 clean: ## remove what these targets made, except .data
 	rm -rf .venv dist build docs/_build htmlcov .coverage .coverage.* .hypothesis .pytest_cache \
-		.mypy_cache .ruff_cache .import_linter_cache
+		.mypy_cache .ruff_cache .import_linter_cache .mutants
