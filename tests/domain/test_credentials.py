@@ -56,7 +56,7 @@ def resealed(body: bytes) -> bytes:
 def test_a_secret_shows_itself_only_when_asked() -> None:
     secret = Secret("kb_open")
     assert secret.reveal() == "kb_open"
-    assert "open" not in f"{secret!r} {secret} {[secret]}"
+    assert f"{secret!r} {secret} {[secret]}" == "Secret('…') Secret('…') [Secret('…')]"
     assert not hasattr(secret, "__dict__")
 
 
@@ -144,6 +144,13 @@ def test_session_and_link_tokens_are_of_the_alphabet() -> None:
     assert set(session + link) <= set(ALPHABET)
 
 
+@pytest.mark.parametrize("drawn", [bytes(32), b"\xff" * 32, hashlib.sha256(b"drawn").digest()])
+def test_a_session_token_is_the_low_digits_of_what_was_drawn(drawn: bytes) -> None:
+    session, link = mint_session_token(lambda _: drawn), mint_link_token(lambda _: drawn)
+    assert session.reveal() == link.reveal()[-32:]
+    assert unbase62(link.reveal().encode()) == int.from_bytes(drawn)
+
+
 def test_the_start_shows_four_characters_of_the_secret() -> None:
     key = mint("acme_live_", os.urandom)
     assert start_of(key, "acme_live_") == key.reveal()[:14]
@@ -187,6 +194,9 @@ KEY = minted()
         KEY.replace(b"kb_", b"KB_"),
         KEY.decode().encode("utf-16"),
         b"kb_" + b"0" * 49,
+        resealed(b"ks_" + b"0" * SECRET_LENGTH),
+        resealed(b"kb_" + b"0" * (SECRET_LENGTH - 1)),
+        resealed(b"kb_" + b"0" * (SECRET_LENGTH + 1)),
         resealed(b"kb_" + b"-" * SECRET_LENGTH),
         resealed(b"kb_" + "é".encode() * 21 + b"0"),
         b"",
@@ -217,6 +227,35 @@ def test_a_short_or_missing_secret_is_misuse() -> None:
         derive(b"x" * 31)
     with pytest.raises(Misuse, match="empty"):
         PepperRing([])
+
+
+def test_what_was_made_under_a_secret_stays_good_in_later_versions() -> None:
+    # The keys and the digest as `openssl dgst -sha256 -hmac` gives them.
+    ring = PepperRing([b"a secret of 32 bytes, or of more"])
+    pepper = ring.newest
+    assert pepper.id == "62039162f791bc6b"
+    assert [
+        key.hex()[:16]
+        for key in (
+            *(pepper.digest_key, pepper.cookie_key, pepper.refresh_key),
+            *(pepper.audit_key, pepper.signing_secret, pepper.flash_key),
+        )
+    ] == [
+        *("47eb92643a876a3d", "195ed80049063439", "49817ecea53a00e3"),
+        *("861be1ac8037bb11", "ede6a1b6cf0f0dab", "d73c6a75513fd30b"),
+    ]
+    assert ring.digest(b"kb_").hex() == (
+        "b7efb95ebb4112ea9b3b375217df34ccd306c6f3be70b95afbbc0a0498dad74f"
+    )
+    assert ring.sign("abc") == "abc.E2w/t/XQ0qtoP1C4kbsO2DTsE0UO9lakVWc41ZvKwtk="
+    token = refresh_token(pepper, family=FAMILY, generation=3, seed=SEED)
+    assert token.reveal() == (
+        "kbr_00ZwPT1JuHCcPPQLnHrlmQABat73lmuzBFAJDQFLeNkkopleG6c8ObXvh895rFVToYoOQO2U8xPv"
+    )
+
+
+def test_a_secret_of_32_bytes_is_long_enough() -> None:
+    assert derive(b"x" * 32).id != derive(b"y" * 32).id
 
 
 def test_each_use_has_its_own_key_and_none_is_shown() -> None:
@@ -404,7 +443,11 @@ def test_a_refresh_token_outlives_a_rotation_until_its_secret_goes() -> None:
         made() + b"0",
         made()[:-1] + (b"0" if made()[-1:] != b"0" else b"1"),
         made().replace(b"kbr_", b"kbs_"),
-        resealed(b"kbr_" + b"z" * 70),  # above 2**416
+        resealed(b"kbr_" + b"z" * 70),
+        resealed(b"kbr_" + base62(2**416, 70).encode()),  # one more than 52 bytes hold
+        resealed(b"kbr_" + b"0" * 69),
+        resealed(b"kbr_" + b"0" * 71),
+        resealed(b"kbs_" + b"0" * 70),
         resealed(b"kbr_" + b"-" * 70),
         resealed(b"kbr_" + b"\xff" * 70),
         minted(),
@@ -412,6 +455,11 @@ def test_a_refresh_token_outlives_a_rotation_until_its_secret_goes() -> None:
 )
 def test_what_is_nearly_a_refresh_token_is_none(credential: bytes) -> None:
     assert parse_refresh_token(credential) is None
+
+
+def test_the_greatest_refresh_token_is_read() -> None:
+    read = parse_refresh_token(resealed(b"kbr_" + base62(2**416 - 1, 70).encode()))
+    assert read == RefreshToken(family="f" * 32, generation=2**32 - 1, mac=b"\xff" * 32)
 
 
 @settings(max_examples=200)
@@ -446,6 +494,34 @@ def test_a_refresh_tokens_parts_are_a_value() -> None:
 )
 def test_examples_repetitions_and_counted_rows_are_guessable(secret: str) -> None:
     assert guessable(secret)
+
+
+RANDOM = "3f8Qw1Zr5Tk9Lm2Nx7Vb4"
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        *("changeme", "change this", "replace-this", "ReplaceMe", "your secret", "super-secret"),
+        *("example", "placeholder", "better-auth-secret"),
+    ],
+)
+def test_words_of_examples_are_guessable_wherever_they_stand(example: str) -> None:
+    assert guessable(f"{RANDOM}{example}{RANDOM[::-1]}")
+    assert not guessable(f"{RANDOM}{example[::-1]}{RANDOM[::-1]}")
+
+
+def test_a_row_of_nine_is_counted_and_one_of_eight_may_be_chance() -> None:
+    assert guessable(f"{RANDOM}/abcdefghi/{RANDOM[::-1]}")
+    assert not guessable(f"{RANDOM}/abcdefgh/{RANDOM[::-1]}")
+    assert not guessable(f"{RANDOM}/abcdefgh/efghi/{RANDOM[::-1]}")
+
+
+@pytest.mark.parametrize("unit", ["aB", RANDOM, "x"])
+def test_any_unit_repeated_twice_is_a_repetition(unit: str) -> None:
+    assert guessable(unit * 2)
+    assert guessable(unit * 3)
+    assert not guessable(unit + "/" + unit[::-1] + "-")
 
 
 @given(st.binary(min_size=24, max_size=64))

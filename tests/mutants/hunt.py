@@ -26,7 +26,15 @@ LEFT_OUT = (
     *("test_stale", "test_quota_search", "test_faults", "test_htt", "test_web", "test_lek"),
     *("test_lim_nodes", "test_lim_quotas", "test_obj"),
 )
-OPTIONS = ("-q", "-s", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+OPTIONS = (
+    "-q",
+    "-s",
+    "--tb=native",
+    "-p",
+    "no:cacheprovider",
+    "-W",
+    "ignore::pytest.PytestAssertRewriteWarning",
+)
 _SERVERS = {
     *("postgres_server", "postgres_url", "fresh_postgres", "redis_server", "redis_url"),
     *("cluster_server", "cluster_url"),

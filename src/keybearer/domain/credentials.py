@@ -62,7 +62,7 @@ class Secret:
         )
 
     def __hash__(self) -> int:
-        return hash(("Secret", self._text))
+        return hash(self._text)
 
 
 # --- base62 ---------------------------------------------------------------------------------
@@ -136,15 +136,13 @@ def well_formed(credential: bytes, prefixes: Sequence[bytes]) -> bool:
 
     Costs no look-up: a storm of made-up keys ends here.
     """
+    digits = SECRET_LENGTH + CHECKSUM_LENGTH
     for prefix in prefixes:
-        if credential.startswith(prefix):
-            if len(credential) != len(prefix) + SECRET_LENGTH + CHECKSUM_LENGTH:
-                continue
+        if credential.startswith(prefix) and len(credential) == len(prefix) + digits:
             if unbase62(credential[len(prefix) :]) is None:
-                continue
+                return False
             body = credential[:-CHECKSUM_LENGTH]
-            if hmac.compare_digest(checksum(body), credential[-CHECKSUM_LENGTH:]):
-                return True
+            return hmac.compare_digest(checksum(body), credential[-CHECKSUM_LENGTH:])
     return False
 
 
