@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from keybearer.domain.credentials import (
     ALPHABET,
+    CALENDAR_PREFIX,
     CHECKSUM_LENGTH,
+    REFRESH_PREFIX,
     SECRET_LENGTH,
     SERVICE_PREFIX,
     PepperRing,
@@ -211,6 +213,10 @@ def test_one_prefix_may_begin_with_another() -> None:
     prefixes = [b"kb_", b"kb_test_"]
     assert well_formed(minted("kb_test_"), prefixes)
     assert well_formed(minted("kb_"), prefixes)
+
+
+def test_the_prefixes_are_those_that_scanners_for_secrets_know() -> None:
+    assert (SERVICE_PREFIX, REFRESH_PREFIX, CALENDAR_PREFIX) == ("kbs_", "kbr_", "kbc_")
 
 
 def test_a_service_token_is_no_key() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keybearer.domain.ids import is_id, new_id
+from keybearer.domain.ids import is_id, new_id, time_of
 
 nows = st.integers(0, 2**48 - 1)
 randoms = st.binary(min_size=10, max_size=10)
@@ -28,6 +28,7 @@ def test_an_id_is_a_uuid_of_version_7(now: int, random: bytes) -> None:
     assert uuid.UUID(text).variant == uuid.RFC_4122
     assert uuid.UUID(text).version == 7
     assert uuid.UUID(text).int >> 80 == now
+    assert time_of(text) == now
 
 
 @given(nows, nows, randoms, randoms)
@@ -46,6 +47,11 @@ def test_random_bits_are_kept(now: int, lows: set[int]) -> None:
 def test_another_number_of_bytes_is_a_mistake(random: bytes) -> None:
     with pytest.raises(ValueError, match="10 random bytes"):
         new_id(0, random)
+
+
+@pytest.mark.parametrize("now", [0, 1, 0x0123_4567_89AB, 2**48 - 1])
+def test_an_id_tells_its_time(now: int) -> None:
+    assert time_of(new_id(now, b"\xff" * 10)) == now
 
 
 @pytest.mark.parametrize("now", [-1, 2**48])

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from keybearer.domain.instants import MAX_INSTANT
 from keybearer.domain.model import (
     ANONYMOUS,
-    EXPIRING_MS,
     Anonymous,
     Key,
     LoginSession,
@@ -22,6 +21,7 @@ from keybearer.domain.model import (
 )
 
 NOW = 1_795_000_000_000
+DAY_MS = 86_400_000
 PLAIN: dict[str, Any] = dict.fromkeys(Key.__struct_fields__) | {
     "id": "k",
     "owner_id": "o",
@@ -41,8 +41,8 @@ def key(**fields: Any) -> Key:
     ("fields", "status"),
     [
         ({}, "active"),
-        ({"expires_at": NOW + EXPIRING_MS}, "active"),
-        ({"expires_at": NOW + EXPIRING_MS - 1}, "expiring"),
+        ({"expires_at": NOW + 14 * DAY_MS}, "active"),
+        ({"expires_at": NOW + 14 * DAY_MS - 1}, "expiring"),
         ({"expires_at": NOW + 1}, "expiring"),
         ({"expires_at": NOW}, "expired"),
         ({"enabled": False}, "disabled"),

@@ -91,6 +91,12 @@ def test_the_reason_says_which_entry_it_is() -> None:
         parse_allow_list(["1.2.3.4", "1.2.3"])
 
 
+def test_the_longest_spelling_of_an_address_is_read() -> None:
+    longest = "0000:0000:0000:0000:0000:ffff:255.255.255.255"
+    assert canonical_address(longest) == "255.255.255.255"
+    assert canonical_address(longest + "0") is None
+
+
 def test_duplicates_are_merged_in_order() -> None:
     entries = ["1.2.3.4", "::1", "1.2.3.4/32", "::ffff:1.2.3.4", "0::1"]
     assert parse_allow_list(entries) == ("1.2.3.4", "::1")

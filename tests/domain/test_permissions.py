@@ -79,6 +79,14 @@ def test_64_resources_of_64_actions_are_the_most() -> None:
         parse_catalogue(",".join(f"r{number}:a" for number in range(10_000)))
 
 
+def test_what_is_said_again_is_not_counted_again() -> None:
+    assert parse_needs(["files:read"] * 65) == {"files:read"}
+
+
+def test_a_name_has_64_characters_at_the_most() -> None:
+    assert parse({"a" * 64: ["b" * 64]}) == {"a" * 64 + ":" + "b" * 64}
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

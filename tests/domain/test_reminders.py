@@ -4,10 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keybearer.domain.reminders import DAY_MS, DAYS, LATE_MS, begun, due, span, within
+from keybearer.domain.reminders import DAYS, FIRST_MS, begun, due, span, within
 from tests.people import START
 
 HOUR = 3_600_000
+DAY_MS = 24 * HOUR
+LATE_MS = 30 * DAY_MS
+
+
+def test_the_first_is_a_month_before_the_end() -> None:
+    assert FIRST_MS == 30 * DAY_MS
 
 
 @pytest.mark.parametrize(

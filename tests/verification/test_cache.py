@@ -1,6 +1,7 @@
 """No fill that began before an invalidation enters after it; the cache is bounded."""
 
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from keybearer.domain.networks import compile_allow_list
 from keybearer.verification import cache as module
-from keybearer.verification.cache import Cache, Entry, weight_of
-from tests.verification.parts import entry
+from keybearer.verification.cache import Cache, Entry, fresh_until, weight_of
+from tests.verification.parts import entry, grant
 from tests.verification.test_usage import KEY
 
 
@@ -124,6 +126,45 @@ def test_an_entry_is_never_weighed_far_below_what_it_takes(metadata: dict[str, o
     taken = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert cache.bytes > taken * 0.7
+
+
+def grants() -> dict[str, Callable[[int], dict[str, Any]]]:
+    return {
+        "name": lambda number: {"name": f"{number}" * 2_000},
+        "subject": lambda number: {"subject": f"{number}" * 2_000},
+        "permissions": lambda number: {
+            "permissions": frozenset(f"files{number}:read{other}" for other in range(200))
+        },
+        "allow": lambda number: {
+            "allow": compile_allow_list(f"10.{number}.0.{other}" for other in range(100))
+        },
+        "networks": lambda number: {
+            "allow": compile_allow_list(f"10.{number}.{other}.0/24" for other in range(100))
+        },
+    }
+
+
+@pytest.mark.parametrize("part", grants())
+def test_all_that_a_grant_holds_is_weighed(part: str) -> None:
+    fields = grants()[part]
+    tracemalloc.start()
+    cache = Cache(20)
+    for number in range(20, 40):
+        made = grant(id=f"{number}", **fields(number))
+        nothing: Any = None
+        cache.put(
+            b"%d" % number,
+            Entry(grant=made, session=made.session, tally=nothing, uses=nothing, fresh_until=0),
+            begun=0,
+        )
+    del made
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert taken * 0.7 < cache.bytes < taken * 2.5
+
+
+def test_an_entry_is_good_for_half_a_minute_from_the_begun_second() -> None:
+    assert [fresh_until(now) for now in (0, 999, 1_000)] == [30_000, 30_000, 31_000]
 
 
 def test_a_credentials_entry_is_replaced_with_its_tags() -> None:

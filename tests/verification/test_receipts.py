@@ -12,6 +12,10 @@ def test_nothing_is_counted_before_anything_happens() -> None:
     assert receipts.total_ms == 0
 
 
+def test_the_bounds_are_those_that_dashboards_know() -> None:
+    assert BOUNDS_MS == (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_100, 5_000, 60_000)
+
+
 @pytest.mark.parametrize(
     ("waited_ms", "first"),
     [(0, 0), (1, 0), (2, 1), (3, 2), (2_050, BOUNDS_MS.index(2_100)), (60_001, len(BOUNDS_MS))],

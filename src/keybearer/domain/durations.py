@@ -24,7 +24,7 @@ def parse_duration(text: str) -> int:
     """The milliseconds of `30s`, `15m`, `12h`, `90d` or `1w`; ValueError for anything else."""
     match = _DURATION.fullmatch(text)
     ms = int(match[1]) * _UNITS[match[2]] if match else 0
-    if not 0 < ms <= MAX_DURATION:
+    if not ms or ms > MAX_DURATION:
         raise ValueError(_DURATION_RULE)
     return ms
 
@@ -34,7 +34,7 @@ def format_duration(ms: int) -> str:
 
     ValueError if there is none: parts of a second, nothing, or more than 3650 days.
     """
-    if not 0 < ms <= MAX_DURATION or ms % 1000:
+    if not 1000 <= ms <= MAX_DURATION or ms % 1000:
         raise ValueError("A duration is written in whole seconds, from 1s to 3650d.")
     unit = next(unit for unit in "dhms" if ms % _UNITS[unit] == 0)
     return f"{ms // _UNITS[unit]}{unit}"

@@ -40,13 +40,13 @@ def parse_iso(text: str) -> int:
     ValueError without an offset, for another form of ISO 8601, for a day or a second that there is
     not (leap seconds included), and outside the years 1 to 9999 UTC.
     """
-    match = _DATE_TIME.fullmatch(text) if len(text) <= 40 else None
+    match = _DATE_TIME.fullmatch(text)
     if match is None:
         raise ValueError(_EXAMPLE)
     *fields, fraction, sign, offset_hours, offset_minutes = match.groups()
     offset = timedelta()
     if sign:
-        if int(offset_hours) > 23 or int(offset_minutes) > 59:
+        if int(offset_minutes) > 59:
             raise ValueError(_EXAMPLE)
         offset = timedelta(hours=int(offset_hours), minutes=int(offset_minutes))
         offset = -offset if sign == "-" else offset

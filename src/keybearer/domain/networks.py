@@ -196,7 +196,7 @@ def _address(ip: str) -> _Address | None:
 
 
 def _address_as_written(ip: str) -> _Address | None:
-    if len(ip) > _LONGEST_ADDRESS or "%" in ip or "/" in ip:
+    if len(ip) > _LONGEST_ADDRESS or "%" in ip:
         return None
     try:
         return ipaddress.ip_address(ip)
