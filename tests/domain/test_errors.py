@@ -17,6 +17,85 @@ def test_every_code_is_told_in_one_sentence(code: str) -> None:
     assert "\n" not in problem.message
 
 
+# What clients go by: a code and its status stay as they are.
+CODES = {
+    400: (
+        "VALIDATION_ERROR UNKNOWN_FIELD SERVER_ONLY_PROPERTY INVALID_JSON "
+        "MULTIPLE_CREDENTIALS INVALID_HOST INVALID_EMAIL PASSWORD_TOO_SHORT "
+        "PASSWORD_TOO_LONG PASSWORD_TOO_COMMON INVALID_PASSWORD INVALID_TOKEN "
+        "EXPIRES_IN_IS_TOO_SMALL EXPIRES_IN_IS_TOO_LARGE KEY_EXPIRY_REQUIRED "
+        "INVALID_PREFIX INVALID_NAME_LENGTH INVALID_METADATA_TYPE INVALID_PERMISSIONS "
+        "UNKNOWN_SCOPE INVALID_IP_RANGE INVALID_GRACE_PERIOD INVALID_RATE_LIMIT "
+        "REFILL_AMOUNT_AND_INTERVAL_REQUIRED NO_VALUES_TO_UPDATE KEY_NOT_ROTATABLE "
+        "KEY_NOT_UPDATABLE"
+    ).split(),
+    401: (
+        "UNAUTHORIZED INVALID_API_KEY KEY_DISABLED KEY_EXPIRED KEY_REVOKED OWNER_DISABLED "
+        "INVALID_ACCESS_TOKEN TOKEN_EXPIRED SESSION_ENDED INVALID_EMAIL_OR_PASSWORD "
+        "INVALID_REFRESH_TOKEN"
+    ).split(),
+    403: (
+        "EMAIL_NOT_VERIFIED USER_DISABLED SESSION_NOT_FRESH SESSION_REQUIRED "
+        "SERVICE_TOKEN_REQUIRED ADMIN_REQUIRED KEY_CREATION_NOT_ALLOWED KEY_LIMIT_REACHED "
+        "SCOPE_NOT_HELD INSUFFICIENT_SCOPE IP_NOT_ALLOWED INVALID_ORIGIN "
+        "MISSING_OR_NULL_ORIGIN LOOPBACK_ONLY"
+    ).split(),
+    404: (
+        "NOT_FOUND KEY_NOT_FOUND USER_NOT_FOUND EVENT_NOT_FOUND SESSION_NOT_FOUND "
+        "SERVICE_TOKEN_NOT_FOUND"
+    ).split(),
+    405: ("METHOD_NOT_ALLOWED").split(),
+    409: ("USER_ALREADY_EXISTS KEY_CHANGED_MEANWHILE KEY_ALREADY_ROTATED KEY_NOT_ROTATING").split(),
+    413: ("BODY_TOO_LARGE").split(),
+    414: ("URI_TOO_LONG").split(),
+    415: ("UNSUPPORTED_MEDIA_TYPE").split(),
+    422: ("IDEMPOTENCY_KEY_REUSED").split(),
+    429: ("RATE_LIMITED USAGE_EXCEEDED TOO_MANY_ATTEMPTS").split(),
+    500: ("INTERNAL_ERROR").split(),
+    503: ("UNAVAILABLE REVOCATION_PENDING").split(),
+}
+
+TITLES = {
+    400: "The request is not valid",
+    401: "Authentication failed",
+    403: "Not allowed",
+    404: "Not found",
+    429: "Too many requests",
+}
+
+
+@pytest.mark.parametrize("status", CODES)
+def test_no_code_comes_goes_or_gets_another_status_unnoticed(status: int) -> None:
+    assert [code for code in PROBLEMS if PROBLEMS[code].status == status] == CODES[status]
+
+
+def test_there_are_no_other_codes() -> None:
+    assert len(PROBLEMS) == sum(map(len, CODES.values()))
+
+
+def test_a_status_has_one_title_where_it_has_several_codes() -> None:
+    for status, title in TITLES.items():
+        assert {PROBLEMS[code].title for code in CODES[status]} == {title}
+    titles = {PROBLEMS[code].title for status in CODES.keys() - TITLES for code in CODES[status]}
+    assert titles == {
+        *("Method not allowed", "Conflict", "Body too large", "URI too long"),
+        *("Unsupported media type", "Idempotency-Key reused", "Internal error"),
+        *("Unavailable", "Revocation pending"),
+    }
+
+
+def test_words_that_better_auth_has_are_its_own() -> None:
+    assert {
+        code: PROBLEMS[code].message
+        for code in ("UNAUTHORIZED", "INVALID_PASSWORD", "INVALID_ORIGIN", "KEY_NOT_FOUND")
+    } == {
+        "UNAUTHORIZED": "Unauthorized",
+        "INVALID_PASSWORD": "Invalid password",
+        "INVALID_ORIGIN": "Invalid origin",
+        "KEY_NOT_FOUND": "API Key not found",
+    }
+
+
 def test_a_failure_takes_its_words_from_the_table() -> None:
     failure = Failure("KEY_EXPIRED")
     assert (failure.status, failure.title) == (401, "Authentication failed")
