@@ -2,6 +2,7 @@
 
 import pytest
 
+from keybearer.domain.limits import Take
 from keybearer.domain.model import RateLimit
 from keybearer.verification import limiter as module
 from keybearer.verification.limiter import Limiter
@@ -42,6 +43,32 @@ def test_an_edit_gives_nobody_a_fresh_window(edited: RateLimit, more: list[bool]
     assert take(limiter)
     assert take(limiter)
     assert [take(limiter, edited) for _ in more] == more
+
+
+def test_what_came_of_a_take_is_told_with_its_times() -> None:
+    limiter = Limiter()
+    first = limiter.take("k", LIMIT, NOW, 1)
+    assert first == Take(
+        accepted=True, remaining=1, retry_after_ms=0, reset_after_ms=1016, at=NOW, shared=False
+    )
+    assert limiter.take("k", LIMIT, NOW + 5, 2) == Take(
+        accepted=False,
+        remaining=1,
+        retry_after_ms=1011,
+        reset_after_ms=1011,
+        at=NOW + 5,
+        shared=False,
+    )
+
+
+def test_a_window_that_is_taken_out_is_gone() -> None:
+    limiter = Limiter()
+    take(limiter)
+    id, limit, window = limiter.pop()
+    assert (id, limit, window.remaining(NOW)) == ("k", LIMIT, 1)
+    assert len(limiter) == 0
+    with pytest.raises(KeyError):
+        limiter.pop()
 
 
 def test_a_state_outlives_the_process() -> None:
