@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from keybearer.domain.model import Grant
 from keybearer.domain.networks import compile_allow_list
 from keybearer.verification import cache as module
 from keybearer.verification.cache import Cache, Entry, fresh_until, weight_of
@@ -144,20 +145,18 @@ def grants() -> dict[str, Callable[[int], dict[str, Any]]]:
     }
 
 
+def of(made: Grant) -> Entry:
+    nothing: Any = None
+    return Entry(grant=made, session=made.session, tally=nothing, uses=nothing, fresh_until=0)
+
+
 @pytest.mark.parametrize("part", grants())
 def test_all_that_a_grant_holds_is_weighed(part: str) -> None:
     fields = grants()[part]
     tracemalloc.start()
     cache = Cache(20)
     for number in range(20, 40):
-        made = grant(id=f"{number}", **fields(number))
-        nothing: Any = None
-        cache.put(
-            b"%d" % number,
-            Entry(grant=made, session=made.session, tally=nothing, uses=nothing, fresh_until=0),
-            begun=0,
-        )
-    del made
+        cache.put(b"%d" % number, of(grant(id=f"{number}", **fields(number))), begun=0)
     taken = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert taken * 0.7 < cache.bytes < taken * 2.5

@@ -1,15 +1,21 @@
 """From headers to a verdict, every way; the database is read once or not at all."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from hashlib import blake2b
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from keybearer.domain.credentials import REFRESH_PREFIX, PepperRing
 from keybearer.domain.errors import Unavailable
 from keybearer.domain.model import (
     ANONYMOUS,
     EXPIRING_MS,
+    Key,
     Kind,
     RateLimit,
     Refusal,
@@ -20,7 +26,7 @@ from keybearer.domain.networks import compile_allow_list
 from keybearer.verification import patience
 from keybearer.verification.cache import ENTRY_LIFE_MS
 from keybearer.verification.coherence import LEASE_MS
-from keybearer.verification.verifier import Verified
+from keybearer.verification.verifier import Verified, Verifier
 from tests.people import START
 from tests.verification.parts import (
     ALL,
@@ -31,6 +37,7 @@ from tests.verification.parts import (
     new_key,
     new_service_token,
 )
+from tests.verification.test_usage import KEY
 
 READ = frozenset({"files:read"})
 LIMIT = RateLimit(maximum=2, window_ms=1000)
@@ -165,6 +172,16 @@ async def test_each_kind_is_asked_for_where_it_is_kept() -> None:
         assert isinstance(verified, Verified)
         assert verified.session.kind == kind
     assert [kind for kind, _ in bench.rows.reads] == list(kinds)
+
+
+@pytest.mark.parametrize(
+    ("credential", "kind"),
+    [(b"ab", "session"), (b"a.b", "session"), (b"a.b.c", "access"), (b"a.b.c.d", "session")],
+)
+async def test_two_dots_make_an_access_token(credential: bytes, kind: Kind) -> None:
+    bench = Bench()
+    await bench.check(credential)
+    assert bench.rows.reads == [(kind, credential)]
 
 
 # --- kinds at the wrong place ---------------------------------------------------------------
@@ -318,6 +335,71 @@ async def test_the_quota_is_taken_and_what_is_left_is_told() -> None:
     assert left == [4, 1]
     assert await bench.code(key, charge=2) == "USAGE_EXCEEDED"
     assert bench.quotas.taken == [((1,), 0, 0), ((3,), 0, 0), ((2,), 0, 0)]
+
+
+REFILLED = replace(
+    KEY, refill_amount=3, refill_interval_ms=60_000, created_at=START - 59_000, remaining=0
+)
+
+
+@pytest.mark.parametrize(
+    ("record", "retry_after_ms", "limit"),
+    [
+        (REFILLED, 1_000, RateLimit(maximum=3, window_ms=60_000)),
+        (replace(REFILLED, last_refill_at=START - 10_000), 50_000, RateLimit(
+            maximum=3, window_ms=60_000
+        )),
+        (replace(REFILLED, refill_amount=None), None, None),
+        (replace(REFILLED, refill_interval_ms=None), None, None),
+        (None, None, None),
+    ],
+)  # fmt: skip
+async def test_a_spent_quota_says_when_it_is_refilled_if_ever(
+    record: Key | None, retry_after_ms: int | None, limit: RateLimit | None
+) -> None:
+    bench = Bench()
+    bench.quotas.left["k1"] = 0
+    key = bench.add(metered=True, record=record)
+    assert await bench.check(key) == Refusal(
+        code="USAGE_EXCEEDED", retry_after_ms=retry_after_ms, limit=limit, id="k1"
+    )
+
+
+async def test_a_record_has_this_use_and_what_the_quota_has_left() -> None:
+    bench = Bench()
+    bench.quotas.left["k1"], bench.quotas.refilled_at = 5, START - 1
+    key = bench.add(metered=True, record=replace(KEY, remaining=9, request_count=7))
+    for count in (8, 9):
+        verified = await bench.check(key)
+        assert isinstance(verified, Verified)
+        record = verified.record()
+        assert record is not None
+        assert (record.request_count, record.remaining) == (count, 12 - count)
+        assert (record.last_used_at, record.last_refill_at) == (START, START - 1)
+
+
+async def test_a_record_that_is_read_anew_has_every_use_that_is_not_written() -> None:
+    bench = Bench()
+    key = bench.add(record=replace(KEY, request_count=7))
+    await bench.check(key)
+    await bench.flush()
+    verified = await bench.check(key)
+    assert isinstance(verified, Verified)
+    now = verified.record(replace(KEY, request_count=8, name="new"))
+    cached = verified.record()
+    assert now is not None
+    assert cached is not None
+    assert (now.request_count, now.name, now.remaining) == (9, "new", None)
+    assert (cached.request_count, cached.name, cached.remaining) == (9, None, None)
+
+
+async def test_what_is_no_key_has_no_record() -> None:
+    bench = Bench()
+    bench.quotas.left["k1"] = 5
+    for credential in (bench.add(metered=True), bench.add("session", id="s1")):
+        verified = await bench.check(credential)
+        assert isinstance(verified, Verified)
+        assert verified.record() is None
 
 
 async def test_the_limit_comes_first_and_keeps_the_quota() -> None:
@@ -508,6 +590,59 @@ async def test_a_lost_database_is_unavailable_for_all_who_wait_and_asked_anew_af
     bench.rows.lost = False
     assert await bench.code(key) == "ok"
     assert len(bench.rows.reads) == 3
+
+
+# --- what is told, and what is not ----------------------------------------------------------
+
+
+class Spans:
+    """A tracer that remembers."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, dict[str, object]]] = []
+
+    @contextmanager
+    def span(self, name: str) -> Iterator["Spans"]:
+        self.told.append((name, {}))
+        yield self
+
+    def tell(self, **facts: object) -> None:
+        self.told[-1][1].update(facts)
+
+
+async def test_a_check_that_is_not_answered_from_memory_is_a_span() -> None:
+    spans = Spans()
+    bench = Bench(verifier=partial(Verifier, tracer=spans))
+    key = bench.add()
+    for credential in (key, key, new_key(), REFRESH_PREFIX.encode() + b"0" * 76):
+        await bench.check(credential)
+    assert spans.told == [
+        ("keybearer.verify", {"kind": "key", "outcome": "accepted"}),
+        ("keybearer.verify", {"kind": "key", "outcome": "INVALID_API_KEY"}),
+        ("keybearer.verify", {"kind": "none", "outcome": "INVALID_ACCESS_TOKEN"}),
+    ]
+
+
+async def test_only_credentials_of_ours_are_misses() -> None:
+    bench = Bench()
+    assert bench.verifier.misses == 0
+    key = bench.add()
+    for credential in (key, key, new_key(), b"a.b.c"):
+        await bench.check(credential)
+    assert bench.verifier.misses == 1
+
+
+async def test_each_process_has_an_index_that_nobody_can_reckon() -> None:
+    key = new_key()
+    indexes = set()
+    for _ in range(2):
+        bench = Bench()
+        await bench.check(bench.add(credential=key))
+        (index,) = bench.cache._entries
+        assert len(index) == 16
+        assert index != blake2b(key, digest_size=16).digest()
+        indexes.add(index)
+    assert len(indexes) == 2
 
 
 # --- the cache and the lease ----------------------------------------------------------------

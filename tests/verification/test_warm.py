@@ -7,7 +7,7 @@ import pytest
 from keybearer.domain.model import ANONYMOUS, RateLimit, Refusal, Session
 from keybearer.verification.cache import ENTRY_LIFE_MS
 from keybearer.verification.coherence import LEASE_MS
-from tests.verification.parts import Bench, bearer, header, new_key, new_service_token
+from tests.verification.parts import COOKIE, Bench, bearer, header, new_key, new_service_token
 
 IP = "203.0.113.7"
 READ = frozenset({"files:read"})
@@ -52,6 +52,15 @@ async def test_what_is_not_in_memory_is_left_to_the_whole_check() -> None:
     bench.clock.advance(ENTRY_LIFE_MS)
     await bench.verifier.lease.hold()
     assert bench.verifier.warm(bearer(key), IP) is None  # the entry is too old
+
+
+async def test_a_cookie_is_left_to_the_whole_check_though_its_token_is_in_memory() -> None:
+    bench = Bench()
+    token = await warmed(bench, kind="session", session_id="s1")
+    unsigned = [(b"cookie", COOKIE.encode() + b"=" + token)]
+    assert isinstance(bench.verifier.warm(bearer(token), IP), Session)
+    assert bench.verifier.warm(unsigned, IP) is None
+    assert await bench.verifier.verify(unsigned, IP) is ANONYMOUS
 
 
 async def test_a_key_with_a_quota_is_left_to_the_whole_check() -> None:
