@@ -336,6 +336,48 @@ async def test_alone_a_change_waits_for_nobody() -> None:
     NoBus().acknowledge([])
 
 
+async def test_alone_a_slow_bus_is_no_wait_for_others_and_one_that_hangs_is_left() -> None:
+    class Slow(Bus):
+        async def publish(self, change: Change) -> None:
+            scene.clock.advance(3)
+            await super().publish(change)
+            await hanging.wait()
+
+    scene, hanging = Scene(), asyncio.Event()
+    scene.bus = scene.spread._bus = Slow()
+    await scene.lease.renew()
+    change = await scene.change("key:1")
+    settling = asyncio.wait_for(scene.spread.settle(change), 5)
+    assert await settling == Receipt(nodes=1, waited_ms=0)
+    assert scene.bus.published == [change]
+    hanging.set()
+
+
+class RunningClock:
+    """Real time."""
+
+    def now(self) -> int:
+        return int(asyncio.get_running_loop().time() * 1000)
+
+
+@pytest.mark.parametrize(
+    ("noted", "at_least"), [(False, 350 + SLACK_MS), (True, 200)], ids=["over", "noted"]
+)
+async def test_nobody_needs_to_be_stirred_to_see_that_a_wait_is_over(
+    noted: bool, at_least: int
+) -> None:
+    scene = Scene()
+    scene.spread._clock = RunningClock()
+    await scene.log.join(Member(id="a", lease_ms=350))
+    change = await scene.change("key:1")
+    if noted:
+        await scene.log.note("a", change.seq)
+    receipt = await asyncio.wait_for(scene.spread.settle(change), 30)
+    await scene.spread.finish()
+    assert receipt.waited_ms >= at_least
+    assert (scene.log.nodes["a"].suspicion is None) == noted
+
+
 async def test_beside_the_nodes_one_counts_them_and_not_itself() -> None:
     scene = Scene(serving=False)
     assert await scene.spread.settle(await scene.change("key:1")) == Receipt(nodes=0, waited_ms=0)

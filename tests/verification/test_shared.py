@@ -1,6 +1,7 @@
 """Limits of several processes: together, alone, and together again."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 import pytest
@@ -308,6 +309,12 @@ async def test_why_it_is_alone_is_told_once(
         await asyncio.sleep(0)
     told = [(record.levelname, vars(record)["reason"]) for record in caplog.records]
     assert told == [("WARNING", "cut"), ("ERROR", "it evicts")]
+    node.line.evicts = False
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "keybearer"):
+        await node.is_back()
+        await asyncio.sleep(0)
+    assert [record.message for record in caplog.records] == ["limits.shared"]
     await town.stop()
 
 
