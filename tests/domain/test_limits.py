@@ -264,6 +264,22 @@ def test_a_limit_that_makes_no_sense_is_refused(maximum: int, window_ms: int) ->
         SlidingWindow(maximum, window_ms)
 
 
+def test_the_longest_window_and_the_greatest_maximum_make_sense() -> None:
+    window = SlidingWindow(MAX_AMOUNT, MAX_AMOUNT)
+    assert window.take(NOW, MAX_AMOUNT)
+    assert not window.take(NOW + MAX_AMOUNT - 1)
+    assert window.reset_after(NOW) >= MAX_AMOUNT
+
+
+@pytest.mark.parametrize(("back", "set_back"), [(60_000, False), (60_001, True)])
+def test_a_clock_that_is_more_than_a_minute_back_was_set_back(back: int, set_back: bool) -> None:
+    window, edge = SlidingWindow(1, 64), NOW - NOW % 64
+    assert window.take(edge)
+    assert not window.take(edge - back)
+    # Set back, what counts is counted for one more window; else it counts until the later time.
+    assert window.take(edge - back + 64) is set_back
+
+
 @pytest.mark.parametrize("cost", [0, -1])
 def test_a_cost_below_1_is_a_mistake(cost: int) -> None:
     window = SlidingWindow(5, 1_000)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers as StarletteHeaders
 
 from keybearer.domain.model import Refusal
-from keybearer.verification.presented import MAX_CREDENTIAL, Presented, raw, read
+from keybearer.verification.presented import MAX_CREDENTIAL, Presented, raw, read, user_agent
 
 COOKIE = b"session"
 AUTH, KEY, JAR = b"authorization", b"x-api-key", b"cookie"
@@ -67,6 +67,8 @@ def parts(*headers: tuple[bytes, bytes]) -> tuple[bytes, str] | str | None:
         ([(JAR, b"session=")], None),
         ([(JAR, b"Session=abc")], None),
         ([(JAR, b"xsession=abc")], None),
+        ([(JAR, b"Xsession=abcX")], None),
+        ([(JAR, b"a=1;\tsession=abc\t;")], (b"abc", "cookie")),
         ([(JAR, b"session=a; session=b")], None),
         ([(JAR, b"session=a"), (JAR, b"session=a")], None),
         ([(JAR, b"")], None),
@@ -145,6 +147,24 @@ def test_headers_of_any_framework_become_raw_pairs(headers: object) -> None:
 def test_text_that_no_header_can_hold_becomes_no_other_credential() -> None:
     assert raw({"x-api-key": "k\u0131b"}) == [(b"x-api-key", b"k?b")]
     assert raw({"x-api-key": "é"}) == [(b"x-api-key", b"\xe9")]
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ([], None),
+        ([(KEY, b"abc")], None),
+        ([(b"user-agent", b"curl/8 \xe9")], "curl/8 é"),
+        ([(b"user-agent", b"a\r\n\x1b[1mb\x00")], "a???[1mb?"),
+        ([(b"user-agent", b"first"), (b"user-agent", b"second")], "first"),
+        ([(b"user-agent", b"")], ""),
+        ([(b"user-agent", b"a" * 201)], "a" * 200),
+    ],
+)
+def test_a_user_agent_is_told_in_printing_characters(
+    headers: list[tuple[bytes, bytes]], said: str | None
+) -> None:
+    assert user_agent(headers) == said
 
 
 def test_no_more_of_a_user_agent_is_kept_than_is_shown() -> None:
