@@ -54,6 +54,25 @@ async def test_what_is_not_in_memory_is_left_to_the_whole_check() -> None:
     assert bench.verifier.warm(bearer(key), IP) is None  # the entry is too old
 
 
+async def test_an_entry_is_too_old_on_the_millisecond() -> None:
+    bench = Bench()
+    key, token = await warmed(bench), await warmed(bench, kind="service")
+    bench.clock.advance(ENTRY_LIFE_MS - 1)
+    await bench.lease.renew()
+    assert isinstance(bench.verifier.warm(bearer(key), IP), Session)
+    assert bench.verifier.warm_service(bearer(token))
+    bench.clock.advance(1)
+    assert bench.verifier.warm(bearer(key), IP) is None
+    assert not bench.verifier.warm_service(bearer(token))
+
+
+async def test_a_limit_gives_as_many_warm_as_it_says() -> None:
+    bench = Bench()
+    key = await warmed(bench, limit=RateLimit(maximum=3, window_ms=1000))
+    told = [bench.verifier.warm(bearer(key), IP) for _ in range(4)]
+    assert [isinstance(each, Session) for each in told] == [True, True, True, False]
+
+
 async def test_a_cookie_is_left_to_the_whole_check_though_its_token_is_in_memory() -> None:
     bench = Bench()
     token = await warmed(bench, kind="session", session_id="s1")
