@@ -125,9 +125,13 @@ async def test_looking_without_charge_counts_only_a_login() -> None:
     key = await warmed(bench)
     assert isinstance(bench.verifier.warm(bearer(key), IP, charge=False), Session)
     token = await warmed(bench, kind="session", session_id="s1", id="s1")
+    await bench.flush()
+    bench.clock.advance(5)
     assert isinstance(bench.verifier.warm(bearer(token), IP, charge=False), Session)
     await bench.flush()
     assert bench.counted() == {}
+    assert [(use.id, use.n) for use in bench.batches[-1].sessions] == [("s1", 1)]
+    assert bench.batches[-1].keys == []
 
 
 async def test_the_secret_of_a_rotating_key_is_counted_warm_and_cold() -> None:
