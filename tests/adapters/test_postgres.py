@@ -112,7 +112,7 @@ async def test_who_stands_still_in_a_transaction_holds_up_the_others_for_seconds
 ) -> None:
     monkeypatch.setattr(module, "IDLE_SECONDS", 0.3)
     monkeypatch.setattr(module, "LOCK_SECONDS", 0.1)
-    paused, well = PostgresDatabase(fresh_postgres), PostgresDatabase(fresh_postgres)
+    paused, well = (PostgresDatabase(fresh_postgres, shared=True) for _ in range(2))
     await well.write(create)
     has_the_row, goes_on = asyncio.Event(), asyncio.Event()
 
@@ -143,7 +143,7 @@ async def body(tx):
     await tx.run(text("UPDATE things SET id = 'a' WHERE id = 'a'"))
 
 async def main():
-    database = postgres.PostgresDatabase(sys.argv[1])
+    database = postgres.PostgresDatabase(sys.argv[1], shared=True)
     while True:
         await asyncio.gather(*(database.write(body) for _ in range(20)))
 
@@ -170,7 +170,7 @@ async def test_nor_does_what_a_paused_process_has_in_the_queue_for_a_row_hold_th
 ) -> None:
     # One of them may stand still for a second, not one after the other.
     monkeypatch.setattr(module, "COMMAND_TIMEOUT_SECONDS", 4.0)
-    well = PostgresDatabase(fresh_postgres)
+    well = PostgresDatabase(fresh_postgres, shared=True)
     await well.write(create)
     await well.write(adding("a"))
 
@@ -187,7 +187,7 @@ async def test_a_row_that_is_never_free_is_told_as_a_lost_database(
 ) -> None:
     monkeypatch.setattr(module, "LOCK_SECONDS", 0.05)
     monkeypatch.setattr(module, "COMMAND_TIMEOUT_SECONDS", 0.2)
-    well = PostgresDatabase(fresh_postgres)
+    well = PostgresDatabase(fresh_postgres, shared=True)
     await well.write(create)
     tries = []
 

@@ -22,6 +22,7 @@ from keybearer.domain.model import (
 
 NOW = 1_795_000_000_000
 DAY_MS = 86_400_000
+EXPIRING_MS = 14 * DAY_MS
 PLAIN: dict[str, Any] = dict.fromkeys(Key.__struct_fields__) | {
     "id": "k",
     "owner_id": "o",

@@ -43,7 +43,7 @@ def open_database(
         )
     except ImportError as error:
         raise Misuse("PostgreSQL needs a driver: pip install 'keybearer[postgres]'") from error
-    postgres = PostgresDatabase(url)
+    postgres = PostgresDatabase(url, shared=shared)
     return postgres, AdvisoryLock(postgres, shared=shared)
 
 

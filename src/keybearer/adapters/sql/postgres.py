@@ -30,6 +30,9 @@ IDLE_SECONDS = 2.0
 whose machine lost its power, has the counter of changes locked, and nobody could revoke anything
 until it goes on or TCP gives it up, after hours. By then it has no lease either."""
 
+ALONE_IDLE_SECONDS = 10.0
+"""… where one process serves alone, and holds up nobody else's."""
+
 LOCK_SECONDS = 0.75
 """How long a statement waits for a row, before its transaction is begun anew. PostgreSQL counts
 the wait for one's turn and the wait for who has the row apart, and both together are shorter than
@@ -40,7 +43,7 @@ _HELD_UP = "55P03"  # lock_not_available
 _LOST = (SQLAlchemyError, OSError, asyncio.TimeoutError, EOFError)
 
 
-def connect_engine(url: str) -> AsyncEngine:
+def connect_engine(url: str, *, idle_seconds: float) -> AsyncEngine:
     """An engine for a `postgresql://` URL; nothing is connected yet."""
     engine = create_async_engine(
         "postgresql+asyncpg://" + url.split("://", 1)[1],
@@ -55,17 +58,17 @@ def connect_engine(url: str) -> AsyncEngine:
             "server_settings": {"application_name": "keybearer", "jit": "off"},
         },
     )
-    event.listen(engine.sync_engine, "connect", _set_limits)
-    return engine
-
-
-def _set_limits(connection: Any, _record: object) -> None:
-    # Not among the parameters of the start, which a pooler on the way forgets or refuses.
     limits = (
-        f"SET idle_in_transaction_session_timeout = {IDLE_SECONDS * 1000:.0f}; "
+        f"SET idle_in_transaction_session_timeout = {idle_seconds * 1000:.0f}; "
         f"SET lock_timeout = {LOCK_SECONDS * 1000:.0f}"
     )
-    connection.run_async(lambda driver: driver.execute(limits))
+
+    # Not among the parameters of the start, which a pooler on the way forgets or refuses.
+    def set_limits(connection: Any, _record: object) -> None:
+        connection.run_async(lambda driver: driver.execute(limits))
+
+    event.listen(engine.sync_engine, "connect", set_limits)
+    return engine
 
 
 class _Transaction:
@@ -91,10 +94,15 @@ class _Transaction:
 
 
 class PostgresDatabase:
-    """The database of any number of processes."""
+    """The database of any number of processes.
 
-    def __init__(self, url: str) -> None:
-        self.engine = connect_engine(url)
+    Args:
+        shared: whether others serve it too, and wait for what this one has locked.
+    """
+
+    def __init__(self, url: str, *, shared: bool = False) -> None:
+        idle = IDLE_SECONDS if shared else ALONE_IDLE_SECONDS
+        self.engine = connect_engine(url, idle_seconds=idle)
         self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writes: set[asyncio.Task[Any]] = set()
         self._room = asyncio.Semaphore(WRITERS)
