@@ -44,6 +44,7 @@ QUOTAS = [300, 40, 500, 120, 400_000] if LONG else [150, 40, 50_000]
 """Units; of the last one, processes take chunks."""
 FAMILIES = 6 if LONG else 4
 GUESTS = 1
+OWNERS = 20
 LASTING = (*SECONDS, 7.0) if LONG else SECONDS
 
 _spawn = multiprocessing.get_context("spawn")
@@ -182,10 +183,16 @@ async def _make(
     owner = await person(app, f"ann{number}@example.com")
     _, token = await service_tokens.create(call_of(app), name="soak")
 
-    async def key(units: int | None) -> tuple[str, str]:
+    # Of many owners: changes of the same one's keys wait for each other.
+    owners = [owner.id]
+    for other in range(OWNERS):
+        made = await person(app, f"bob{number}.{other}@example.com", password=None)
+        owners.append(made.id)
+
+    async def key(units: int | None, of: str) -> tuple[str, str]:
         made = await auth.api.create_api_key(
             CreateKey(
-                user_id=owner.id,
+                user_id=of,
                 rate_limit_enabled=False,
                 remaining=UNSET if units is None else units,
             )
@@ -193,8 +200,9 @@ async def _make(
         assert made.key is not None
         return made.key, made.id
 
-    keys = [*keys, *[await key(None) for _ in range(KEYS - len(keys))]]
-    quotas = [await key(units) for units in QUOTAS]
+    new = range(KEYS - len(keys))
+    keys = [*keys, *[await key(None, owners[each % len(owners)]) for each in new]]
+    quotas = [await key(units, owner.id) for units in QUOTAS]
     live = list(families)
     while len(live) < FAMILIES:
         pair = await auth.api.login(Login(email=owner.email, password=PASSWORD))
