@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from keybearer.adapters.sql import postgres as module
@@ -220,6 +220,25 @@ async def test_reads_go_on_while_every_change_waits_for_one_row(database: Postgr
     assert database.busy == WRITERS
     go_on.set()
     await asyncio.gather(*writes)
+
+
+async def test_a_migration_takes_as_long_as_it_takes(
+    fresh_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit in ("COMMAND_TIMEOUT_SECONDS", "IDLE_SECONDS", "LOCK_SECONDS"):
+        monkeypatch.setattr(module, limit, 0.1)
+    database = PostgresDatabase(fresh_postgres)
+
+    def slow(connection: Connection) -> None:
+        connection.exec_driver_sql("CREATE TABLE things (id TEXT PRIMARY KEY)")
+        connection.exec_driver_sql("SELECT pg_sleep(0.3)")
+        time.sleep(0.3)  # the loop stands still, as while modules are loaded
+        connection.exec_driver_sql("INSERT INTO things (id) VALUES ('a')")
+
+    await database.alter(slow)
+    monkeypatch.undo()
+    assert await database.read(count) == 1
+    await database.close()
 
 
 async def test_what_was_written_is_read(database: PostgresDatabase) -> None:

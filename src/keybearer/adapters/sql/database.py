@@ -65,8 +65,7 @@ async def migrate(database: "SqliteDatabase | PostgresDatabase") -> None:
             raise _unreachable(database, error) from error
         return
     try:
-        async with database.engine.begin() as connection:
-            await connection.run_sync(_upgrade_alone)
+        await database.alter(_upgrade_alone)
     except (SQLAlchemyError, OSError) as error:
         raise _unreachable(database, error) from error
 
@@ -119,9 +118,6 @@ def _version(connection: Connection) -> str | None:
 
 
 def _upgrade_alone(connection: Connection) -> None:
-    # A migration takes as long as it takes, and so does to wait for another one.
-    connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
-    connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
     # Two instances that start at once on an empty database: the second waits, then has no work.
     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7594000)")
     _upgrade(connection)

@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import TextClause, event, text
+from sqlalchemy import Connection, TextClause, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -43,8 +43,12 @@ _HELD_UP = "55P03"  # lock_not_available
 _LOST = (SQLAlchemyError, OSError, asyncio.TimeoutError, EOFError)
 
 
-def connect_engine(url: str, *, idle_seconds: float) -> AsyncEngine:
-    """An engine for a `postgresql://` URL; nothing is connected yet."""
+def connect_engine(url: str, *, idle_seconds: float | None) -> AsyncEngine:
+    """An engine for a `postgresql://` URL; nothing is connected yet.
+
+    Args:
+        idle_seconds: how long a transaction may stand still; None where nothing has a limit.
+    """
     engine = create_async_engine(
         "postgresql+asyncpg://" + url.split("://", 1)[1],
         pool_size=POOL_SIZE,
@@ -54,10 +58,12 @@ def connect_engine(url: str, *, idle_seconds: float) -> AsyncEngine:
         pool_use_lifo=True,
         connect_args={
             "timeout": CONNECT_TIMEOUT_SECONDS,
-            "command_timeout": COMMAND_TIMEOUT_SECONDS,
+            "command_timeout": None if idle_seconds is None else COMMAND_TIMEOUT_SECONDS,
             "server_settings": {"application_name": "keybearer", "jit": "off"},
         },
     )
+    if idle_seconds is None:
+        return engine
     limits = (
         f"SET idle_in_transaction_session_timeout = {idle_seconds * 1000:.0f}; "
         f"SET lock_timeout = {LOCK_SECONDS * 1000:.0f}"
@@ -101,6 +107,7 @@ class PostgresDatabase:
     """
 
     def __init__(self, url: str, *, shared: bool = False) -> None:
+        self._url = url
         idle = IDLE_SECONDS if shared else ALONE_IDLE_SECONDS
         self.engine = connect_engine(url, idle_seconds=idle)
         self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -161,6 +168,15 @@ class PostgresDatabase:
             except _LOST as error:
                 if not _is_held_up(error) or time() >= until:
                     raise _lost(error) from error
+
+    async def alter(self, body: Callable[[Connection], None]) -> None:
+        """Runs a body in one transaction that may take as long as it takes: a migration."""
+        engine = connect_engine(self._url, idle_seconds=None)
+        try:
+            async with engine.begin() as connection:
+                await connection.run_sync(body)
+        finally:
+            await engine.dispose()
 
     @contextlib.asynccontextmanager
     async def _writer(self) -> AsyncIterator[AsyncConnection]:
