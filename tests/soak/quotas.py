@@ -67,9 +67,10 @@ def _wrong_in_one(spends: Sequence[Spend], quota: Quota) -> list[str]:
         if each.seen == "ended" and needed > 0
         if len(began) < needed or began[needed - 1] > each.end
     ]
-    # A process that spends of its chunk says what was left when it took it.
+    # A process that spends what it had taken before says what was left then. That can be so below a
+    # thousand, too: units of requests that had gone away when they came.
     ends = sorted(each.end for each in good)
-    age = CHUNK_LIFE_MS * 1_000_000 if total >= CHUNK_SHARE else 0
+    age = CHUNK_LIFE_MS * 1_000_000
     for each in good:
         spent_before = bisect_left(ends, each.start - age)
         if each.left is not None and not 0 <= each.left < total - spent_before:

@@ -90,15 +90,15 @@ def test_a_crash_wastes_a_chunk_that_was_taken_and_one_on_its_way_and_no_more() 
     assert "may be wasted" in wrong_spends(spends("good"), large(4_999 - 21))[0]
 
 
-def test_what_is_said_to_be_left_is_what_was_left_when_the_chunk_was_taken() -> None:
+def test_what_is_said_to_be_left_was_left_within_five_seconds() -> None:
     before = [Spend(0, at, at, "good") for at in range(3)]
-    exact, chunked = [Quota(units=9, remaining=5)], [Quota(units=1_000, remaining=996)]
-    assert wrong_spends([*before, Spend(0, 5, 6, "good", 5)], exact) == []
-    assert len(wrong_spends([*before, Spend(0, 5, 6, "good", 6)], exact)) == 1
-    assert len(wrong_spends([*before, Spend(0, 5, 6, "good", -1)], exact)) == 1
+    quota = [Quota(units=9, remaining=5)]
     soon, late = 5_000_000_000, 5_000_000_004
-    assert wrong_spends([*before, Spend(0, soon, soon, "good", 999)], chunked) == []
-    assert len(wrong_spends([*before, Spend(0, late, late, "good", 999)], chunked)) == 1
+    assert wrong_spends([*before, Spend(0, soon, soon, "good", 8)], quota) == []
+    assert len(wrong_spends([*before, Spend(0, soon, soon, "good", 9)], quota)) == 1
+    assert len(wrong_spends([*before, Spend(0, soon, soon, "good", -1)], quota)) == 1
+    assert wrong_spends([*before, Spend(0, late, late, "good", 5)], quota) == []
+    assert len(wrong_spends([*before, Spend(0, late, late, "good", 6)], quota)) == 1
 
 
 # --- refresh ---------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ class Quotas(Protocol):
 
 
 class Left(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What is surely left for this caller: what other processes hold counts as spent."""
+    """What was left when this process last took units; what others held then counts as spent."""
 
     remaining: int
     refilled_at: int | None
