@@ -4,6 +4,7 @@ import json
 import os
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import Depends, FastAPI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -49,7 +50,7 @@ def bare_guarded() -> Any:
     async def endpoint(scope: Any, _receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             raise TypeError
-        answer = json.dumps(BODY).encode()
+        answer = msgspec.json.encode(BODY)
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(answer)),

@@ -3,7 +3,8 @@
 receipts   a key that all four have in their caches is revoked at the first; then the same with
            one of them paused (SIGSTOP), and with one whose Redis is another, so that it hears
            nothing and is heard by nobody
-checks     the CPU of a guarded request, one process beside four: the same database and Redis
+checks     the CPU of a guarded request: of a process that is alone on its database beside those
+           of four that share one, in turns
 """
 
 import asyncio
@@ -33,7 +34,7 @@ def figures(folder: Path) -> list[Figure]:
         database = server.create()
         keys = asyncio.run(make_keys(database, 5_000, kept=RUNS * (_REVOKED + 50)))
         measured = _receipts(folder, database, redis, elsewhere, keys)
-        measured += _cpu(folder, server.create(), redis)
+        measured += _cpu(folder, server.create(), server.create(), redis)
         return measured + asyncio.run(_in_process(server.create(), redis))
 
 
@@ -144,19 +145,23 @@ def _asked(port: int, method: str, path: str, key: str) -> tuple[int, float]:
 # --- checks ---
 
 
-def _cpu(folder: Path, database: str, redis: str) -> list[Figure]:
+def _cpu(folder: Path, alone_on: str, shared: str, redis: str) -> list[Figure]:
     """Two cores cannot show the throughput of four processes beside a load: what a check costs."""
-    key = asyncio.run(make_keys(database, 1, limited=False))[0]
-    load = Load(path="/hello", headers={"Authorization": f"Bearer {key}"})
-    ratios, alone, together = [], [], []
+    by_itself, of_four = (
+        Load(headers={"Authorization": f"Bearer {key}"})
+        for key in (
+            asyncio.run(make_keys(database, 1, limited=False))[0] for database in (alone_on, shared)
+        )
+    )
+    ratios, together = [], []
     with (
-        _nodes(folder, database, [redis]) as one,
-        _nodes(folder / "four", database, [redis] * NODES) as four,
+        _nodes(folder, alone_on, [redis]) as (one,),
+        _nodes(folder / "four", shared, [redis] * NODES) as four,
     ):
         for _ in range(RUNS):
-            alone.append(load.on(one[0])[1])
-            together.append(sum(load.on(port, 2)[1] for port in four) / NODES)
-            ratios.append(together[-1] / alone[-1])
+            costs = [(by_itself.on(one, 2)[1], of_four.on(port, 2)[1]) for port in four]
+            together.append(sum(cost for _, cost in costs) / NODES)
+            ratios.append(together[-1] * NODES / sum(cost for cost, _ in costs))
     return [
         Figure("CPU of a guarded request: 4 processes ÷ 1", "×", ratios, "≤ 1.1"),
         Figure("CPU of a guarded request, 4 processes", "µs", together),
