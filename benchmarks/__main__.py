@@ -8,6 +8,7 @@ A group that fails is told, and leaves its rows as they were.
 """
 
 import argparse
+import os
 import signal
 import sys
 import tempfile
@@ -46,7 +47,7 @@ GROUPS = {
 def main() -> None:
     """Runs what was asked for; only a whole run writes the table."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # with what it has started
-    asked = _arguments()
+    asked, busy = _arguments(), os.getloadavg()[0]
     measured: dict[str, list[Figure]] = {}
     failed: list[str] = []
     with tempfile.TemporaryDirectory(prefix="keybearer-bench-") as folder:
@@ -66,7 +67,7 @@ def main() -> None:
     if not asked.groups:
         before = kept() if asked.without or failed else {}
         whole = {name: measured.get(name) or before.get(name, []) for name in GROUPS}
-        write(whole, rivals.versions())
+        write(whole, rivals.versions(), busy=busy)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 

@@ -75,11 +75,14 @@ def kept() -> dict[str, list[Figure]]:
     }
 
 
-def write(groups: Mapping[str, Sequence[Figure]], others: Mapping[str, str]) -> None:
+def write(
+    groups: Mapping[str, Sequence[Figure]], others: Mapping[str, str], *, busy: float
+) -> None:
     """Writes the table and the raw figures.
 
     Args:
         others: versions of what is not installed by Python.
+        busy: how many others wanted a core when it began.
     """
     named = ", ".join(f"{name} {number}" for name, number in {**versions(), **others}.items())
     lines = [
@@ -89,7 +92,7 @@ def write(groups: Mapping[str, Sequence[Figure]], others: Mapping[str, str]) -> 
         "ratios compare runs that took turns on the same machine, so that its noise hits both.",
         "The raw runs are in `figures.json`.",
         "",
-        f"Measured on {machine()}; {named}.",
+        f"Measured on {machine()}, with a load of {busy:.1f} before it began; {named}.",
         "",
         "| what | median | range of the runs | aim |",
         "| --- | --- | --- | --- |",
