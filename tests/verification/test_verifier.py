@@ -211,6 +211,25 @@ async def test_a_good_credential_is_good_at_its_place_alone(
     assert await bench.code(credential, via=via, accept=frozenset(accept)) == expected
 
 
+@pytest.mark.parametrize("kind", ["session", "access"])
+async def test_what_is_in_memory_is_no_better_as_an_api_key(kind: Kind) -> None:
+    bench = Bench()
+    token = bench.add(kind)
+    assert await bench.code(token) == "ok"
+    assert await bench.code(token, via="header") == "INVALID_API_KEY"
+    assert await bench.code(token) == "ok"
+
+
+async def test_a_login_is_used_though_it_costs_nothing() -> None:
+    bench = Bench()
+    token = bench.add("session", id="s1", session_id="s1")
+    assert await bench.code(token, charge=0) == "ok"
+    assert await bench.code(bench.add(), charge=0) == "ok"
+    await bench.flush()
+    (batch,) = bench.batches
+    assert ([(use.id, use.n) for use in batch.sessions], batch.keys) == ([("s1", 1)], [])
+
+
 async def test_what_is_misplaced_is_neither_charged_nor_counted() -> None:
     bench = Bench()
     key = bench.add(limit=RateLimit(maximum=1, window_ms=1000))
