@@ -285,14 +285,14 @@ def _other(value: object) -> Iterator[ast.AST]:
 def _other_statement(node: ast.stmt) -> Iterator[ast.AST]:
     none = ast.Constant(value=None)
     match node:
-        case ast.Assign(targets=targets, value=value) if not _is_none(value):
+        case ast.Assign(targets=targets, value=value) if not isinstance(value, ast.Constant):
             if not any(isinstance(target, ast.Tuple) for target in targets):
                 yield ast.Assign(targets=targets, value=none)
         case ast.AnnAssign(target=target, annotation=annotation, value=value, simple=simple):
-            if value is not None and not _is_none(value):
+            if value is not None and not isinstance(value, ast.Constant):
                 yield ast.AnnAssign(target=target, annotation=annotation, value=none, simple=simple)
         case ast.Return(value=ast.expr() as value):
-            if not _is_none(value) and not isinstance(value, ast.Constant):
+            if not isinstance(value, ast.Constant):
                 yield ast.Return(value=none)
         case ast.Expr() | ast.Raise() | ast.Delete():
             yield ast.Pass()
@@ -300,7 +300,3 @@ def _other_statement(node: ast.stmt) -> Iterator[ast.AST]:
             yield ast.Continue()
         case ast.Continue():
             yield ast.Break()
-
-
-def _is_none(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None

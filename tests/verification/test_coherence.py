@@ -1,7 +1,7 @@
 """Leases on a log of changes, and receipts that wait until nobody goes by the old."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import pytest
@@ -13,7 +13,7 @@ from keybearer.verification import lease, patience
 from keybearer.verification.cache import Cache
 from keybearer.verification.coherence import LEASE_MS, SLACK_MS, NoBus, Receipt
 from keybearer.verification.lease import AnyLease, Lease, NoLease
-from keybearer.verification.spread import Spread
+from keybearer.verification.spread import Spread, _new_mark
 from tests.people import START, StandingClock
 from tests.verification.parts import MemoryLog, entry
 
@@ -253,6 +253,17 @@ async def test_what_the_bus_lost_is_acknowledged_and_noted_when_the_log_shows_it
     assert scene.log.nodes["me"].applied == 3
 
 
+async def test_what_the_bus_brings_before_the_log_is_remembered_until_the_log_shows_it() -> None:
+    scene = Scene()
+    await scene.lease.renew()
+    early = Change(1, ("key:1",), "another")
+    scene.lease.heard(early)
+    await scene.lease.renew()
+    scene.log.changes.append(early)
+    await scene.lease.renew()
+    assert (scene.lease.seq, scene.bus.acknowledged, scene.lease._heard) == (1, [], set())
+
+
 async def test_a_lost_database_gives_no_lease_and_ends_none_that_is_held() -> None:
     scene = Scene()
     await scene.lease.hold()
@@ -332,6 +343,9 @@ async def test_alone_a_change_waits_for_nobody() -> None:
     receipt = await scene.spread.settle(await scene.change("key:1"))
     assert receipt == Receipt(nodes=1, waited_ms=0)
     assert (len(scene.cache), scene.told, scene.spread.waiting) == (0, [receipt], 0)
+    assert (scene.spread._suspecting, scene.spread.nodes_at_most) == (set(), 1)
+    await scene.lease.renew()
+    assert scene.bus.acknowledged == []  # nobody waits for our own word
     await NoBus().publish(Change(1, (), "me"))
     NoBus().acknowledge([])
 
@@ -380,12 +394,56 @@ async def test_nobody_needs_to_be_stirred_to_see_that_a_wait_is_over(
 
 async def test_beside_the_nodes_one_counts_them_and_not_itself() -> None:
     scene = Scene(serving=False)
+    scene.keep()
     assert await scene.spread.settle(await scene.change("key:1")) == Receipt(nodes=0, waited_ms=0)
+    assert len(scene.cache) == 0
     scene.unlisted = True  # a file that was replaced by one without rows
     settling = await scene.settling(await scene.change("key:1"))
+    scene.pass_time(200)  # who is written down nowhere says nothing by that
+    await asyncio.sleep(0.01)
     assert not settling.done()
-    scene.pass_time(LEASE_MS + SLACK_MS)
+    scene.pass_time(LEASE_MS + SLACK_MS - 200)
     assert await settling == Receipt(nodes=1, waited_ms=LEASE_MS + SLACK_MS)
+
+
+async def test_where_nodes_are_written_down_they_are_asked_and_nobody_else() -> None:
+    scene = Scene()
+    scene.unlisted = True
+    await scene.log.join(Member(id="a", lease_ms=LEASE_MS))
+    change = await scene.change("key:1")
+    settling = await scene.settling(change)
+    scene.spread.acknowledged(change.seq, "a")
+    assert await asyncio.wait_for(settling, 5) == Receipt(nodes=2, waited_ms=0)
+    assert scene.spread.nodes_at_most == 2
+
+
+async def test_what_is_noted_of_the_silent_is_waited_for_at_the_end() -> None:
+    scene, noting = Scene(), asyncio.Event()
+    suspect = scene.log.suspect
+
+    async def slowly(nodes: Iterable[str], mark: int) -> None:
+        await noting.wait()
+        await suspect(nodes, mark)
+
+    scene.log.suspect = slowly  # type: ignore[method-assign]
+    await scene.log.join(Member(id="a", lease_ms=LEASE_MS))
+    settling = await scene.settling(await scene.change("key:1"))
+    scene.pass_time(LEASE_MS + SLACK_MS)
+    await settling
+    finishing = asyncio.create_task(scene.spread.finish())
+    await asyncio.sleep(0.01)
+    assert not finishing.done()
+    noting.set()
+    await finishing
+    assert scene.log.nodes["a"].suspicion is not None
+    await asyncio.sleep(0)
+    assert scene.spread._suspecting == set()
+
+
+def test_the_mark_of_a_suspicion_fits_a_column_and_is_another_one_each_time() -> None:
+    marks = {_new_mark() for _ in range(100)}
+    assert len(marks) == 100
+    assert max(marks) < 1 << 63
 
 
 async def test_a_receipt_waits_for_the_word_of_each() -> None:
@@ -429,9 +487,21 @@ async def test_what_a_silent_one_has_noted_is_its_word(word: str) -> None:
     await scene.log.join(Member(id="a", lease_ms=LEASE_MS))
     change = await scene.change("key:1")
     settling = await scene.settling(change)
-    scene.pass_time(200)
+    reads = 0
+    members = scene.log.members
+
+    async def counted() -> Sequence[Member]:
+        nonlocal reads
+        reads += 1
+        return await members()
+
+    scene.log.members = counted  # type: ignore[method-assign]
+    scene.pass_time(199)
     await asyncio.sleep(0.01)
-    assert not settling.done()
+    assert (settling.done(), reads) == (False, 0)
+    scene.pass_time(1)
+    await asyncio.sleep(0.01)
+    assert (settling.done(), reads) == (False, 1)
     if word == "noted":
         await scene.log.note("a", change.seq)
     else:
@@ -445,9 +515,11 @@ async def test_a_look_that_hangs_holds_up_nobody_whose_wait_is_over() -> None:
     await scene.log.join(Member(id="a", lease_ms=LEASE_MS))
     settling = await scene.settling(await scene.change("key:1"))
     looking, go_on = asyncio.Event(), asyncio.Event()
-    members = scene.log.members
+    members, looks = scene.log.members, 0
 
     async def hang() -> Sequence[Member]:
+        nonlocal looks
+        looks += 1
         looking.set()
         await go_on.wait()
         return await members()
@@ -457,7 +529,7 @@ async def test_a_look_that_hangs_holds_up_nobody_whose_wait_is_over() -> None:
     await looking.wait()
     scene.pass_time(200)
     await asyncio.sleep(0.01)
-    assert not settling.done()
+    assert (settling.done(), looks) == (False, 1)
     scene.pass_time(LEASE_MS)
     assert (await settling).nodes == 2
     go_on.set()

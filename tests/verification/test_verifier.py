@@ -139,6 +139,8 @@ async def test_a_cookie_of_another_secret_is_nobody() -> None:
         (new_key(), "bearer", "INVALID_API_KEY", 1),
         (new_service_token(), "bearer", "INVALID_ACCESS_TOKEN", 1),
         (b"a.b.c", "bearer", "INVALID_ACCESS_TOKEN", 1),
+        (b"a.b.c", "header", "INVALID_API_KEY", 0),
+        (b"unknown", "header", "INVALID_API_KEY", 0),
         (b"unknown", "bearer", "INVALID_ACCESS_TOKEN", 1),
         (b"\xff\0", "bearer", "INVALID_ACCESS_TOKEN", 1),
     ],
