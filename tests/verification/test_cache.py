@@ -23,7 +23,7 @@ def test_what_was_put_is_there() -> None:
     assert cache.put(b"a", one, begun=cache.generation)
     assert cache.get(b"a") is one
     assert cache.get(b"b") is None
-    assert len(cache) == 1
+    assert (len(cache), cache.bytes) == (1, weight_of(one.grant))
 
 
 @pytest.mark.parametrize("tag", ["key:1", "owner:ann"])
@@ -131,6 +131,7 @@ def test_an_entry_is_never_weighed_far_below_what_it_takes(metadata: dict[str, o
 
 def grants() -> dict[str, Callable[[int], dict[str, Any]]]:
     return {
+        "id": lambda number: {"id": f"{number}" * 2_000},
         "name": lambda number: {"name": f"{number}" * 2_000},
         "subject": lambda number: {"subject": f"{number}" * 2_000},
         "permissions": lambda number: {
@@ -156,7 +157,7 @@ def test_all_that_a_grant_holds_is_weighed(part: str) -> None:
     tracemalloc.start()
     cache = Cache(20)
     for number in range(20, 40):
-        cache.put(b"%d" % number, of(grant(id=f"{number}", **fields(number))), begun=0)
+        cache.put(b"%d" % number, of(grant(**{"id": f"{number}", **fields(number)})), begun=0)
     taken = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert taken * 0.7 < cache.bytes < taken * 2.5

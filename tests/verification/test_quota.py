@@ -386,6 +386,30 @@ async def test_what_was_perhaps_given_back_is_not_given_back_again(
     assert await take(bench) == left - 1
 
 
+async def test_where_nothing_is_unspent_nobody_is_asked() -> None:
+    bench = await bench_with(50)
+    assert await take(bench) == 49  # one by one: nothing is ahead
+    bench.quotas.lost = True
+    await bench.verifier.quota.give_back()
+    await bench.verifier.quota.give_back_old()
+    assert bench.quotas.back == []
+
+
+async def test_who_asks_for_exactly_what_was_left_over_gets_it() -> None:
+    bench = await bench_with(50_000)
+    await busy(bench, 30)
+    had = unspent(bench)
+    bench.quotas.gate = asyncio.Event()
+    (first,) = await in_flight(bench, had + 1)
+    left, ahead = bench.quotas.left["k1"], bench.quotas.taken[-1][2]
+    (later,) = await in_flight(bench, ahead)
+    bench.quotas.gate.set()
+    assert await first == left - 1
+    assert await later == left - 1 - ahead
+    assert len(bench.quotas.taken[-1][0]) == 1
+    assert bench.quotas.taken[-1][0] == (had + 1,)
+
+
 async def test_whoever_reads_waits_for_what_is_on_its_way_back() -> None:
     bench = await bench_with(50_000)
     await busy(bench, 4)

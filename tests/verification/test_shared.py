@@ -106,6 +106,38 @@ async def test_alone_each_accepts_its_share_and_never_more(town: Town) -> None:
     await town.stop()
 
 
+async def test_what_came_of_a_take_alone_is_told_with_its_times(town: Town) -> None:
+    node, *_ = await town.start()
+    town.cut()
+    now = town.clock.now()
+    assert await node.take() == Take(
+        accepted=True, remaining=1, retry_after_ms=0, reset_after_ms=65_000, at=now, shared=False
+    )
+    await town.stop()
+
+
+async def test_the_only_process_has_the_whole_limit_alone() -> None:
+    town = Town(1)
+    (node,) = await town.start()
+    town.cut()
+    assert await node.accepts(20) == 10
+    await town.stop()
+
+
+async def test_what_no_longer_counts_is_not_told_again(town: Town) -> None:
+    node, *_ = await town.start()
+    town.cut()
+    assert (await node.take()).accepted
+    town.clock.advance(66_000)
+    with pytest.raises(Unavailable):
+        await node.limiter._tell()
+    assert len(node.limiter._untold) == 0
+    await town.mend()
+    await node.limiter.probe()
+    assert node.limiter.shared
+    await town.stop()
+
+
 async def test_only_the_first_request_after_the_loss_asks_redis(town: Town) -> None:
     node, *_ = await town.start()
     town.cut()

@@ -412,6 +412,14 @@ async def test_a_record_that_is_read_anew_has_every_use_that_is_not_written() ->
     assert cached is not None
     assert (now.request_count, now.name, now.remaining) == (9, "new", None)
     assert (cached.request_count, cached.name, cached.remaining) == (9, None, None)
+    await bench.flush()
+    bench.add(credential=key, record=replace(KEY, request_count=9))
+    bench.cache.clear()
+    verified = await bench.check(key)
+    assert isinstance(verified, Verified)
+    record = verified.record()
+    assert record is not None
+    assert record.request_count == 10  # what was written before the read is in it
 
 
 async def test_what_is_no_key_has_no_record() -> None:
@@ -594,6 +602,33 @@ async def test_a_request_after_an_invalidation_does_not_join_the_read_before_it(
     # The early read ended in the late one's flight's time, and left that alone.
     assert bench.verifier._flights == {}
     assert await bench.code(key) == "KEY_REVOKED"
+
+
+@pytest.mark.parametrize("first", ["early", "late"])
+async def test_of_two_reads_each_ends_its_own_flight(
+    first: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench()
+    key = bench.add()
+    gates = {name: asyncio.Event() for name in ("early", "late")}
+    requests = {}
+    for name, gate in gates.items():
+        bench.rows.gate = gate
+        requests[name] = asyncio.create_task(bench.code(key))
+        await asyncio.sleep(0.01)
+        if name == "early":
+            bench.cache.invalidate(["key:k1"])
+    gates.pop(first).set()
+    assert await requests.pop(first) == "ok"
+    assert len(bench.verifier._flights) == (first == "early")
+    third = asyncio.create_task(bench.code(key))
+    await asyncio.sleep(0.01)
+    for gate in gates.values():
+        gate.set()
+    assert [await third, *[await each for each in requests.values()]] == ["ok", "ok"]
+    assert len(bench.rows.reads) == 2
+    assert bench.verifier._flights == {}
+    assert caplog.records == []
 
 
 async def test_a_lost_database_is_unavailable_for_all_who_wait_and_asked_anew_after() -> None:

@@ -194,7 +194,7 @@ class SharedLimiter:
         return self._clock.now() < self._windows.forgot_at + limit.window_ms
 
     def _lose(self, reason: str) -> None:
-        if self.shared or self._returning is None:
+        if self.shared:
             log.warning("limits.alone", extra={"reason": reason, "processes": self._nodes()})
         self.shared = False
         if self._returning is None or self._returning.done():
