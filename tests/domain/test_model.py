@@ -11,14 +11,22 @@ from keybearer.domain.instants import MAX_INSTANT
 from keybearer.domain.model import (
     ANONYMOUS,
     Anonymous,
+    Bars,
+    Grant,
     Key,
+    KeySecret,
+    Kind,
     LoginSession,
     RateLimit,
     Refusal,
+    Sample,
     Session,
     User,
     Verdict,
+    bars_of,
+    pack,
 )
+from keybearer.domain.networks import AllowList
 
 NOW = 1_795_000_000_000
 DAY_MS = 86_400_000
@@ -112,6 +120,84 @@ def test_a_refusal_tells_what_was_needed_and_when_to_come_again() -> None:
     ).failure()
     assert limited.extra == {"details": {"tryAgainIn": 0}, "limit": {"max": 5, "window": 1000}}
     assert limited.retry_after_ms == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "tags"),
+    [
+        ("key", ("key:i", "owner:o")),
+        ("session", ("session:i", "owner:o")),
+        ("access", ("session:i", "owner:o")),
+        ("service", ("service:i",)),
+    ],
+)
+def test_a_grant_is_stale_when_its_row_or_its_owner_changes(
+    kind: Kind, tags: tuple[str, ...]
+) -> None:
+    grant = Grant(session=Session(subject="o", kind=kind, id="i"))
+    assert grant.tags == tags
+    assert [f"{of}:{id}" for of, id in grant.depends_on] == list(tags)
+    assert (grant.kind, grant.id, grant.record) == (kind, "i", None)
+
+
+def test_what_stands_in_nobodys_way_is_nothing() -> None:
+    assert bars_of() is None
+    for field, value in {
+        "usable_until": 0,
+        "enabled": False,
+        "revoked_at": 0,
+        "owner_state": "gone",
+        "allow": AllowList(()),
+    }.items():
+        given: dict[str, Any] = {field: value}
+        bars = bars_of(**given)
+        assert bars == Bars(**given)
+        assert getattr(bars, field) == value
+
+
+def test_a_packed_record_has_nothing_that_its_session_has() -> None:
+    filled: dict[str, Any] = {
+        **dict.fromkeys(("config_id", "created_by"), "x"),
+        **dict.fromkeys(("created_at", "updated_at"), NOW),
+        "rate_limit_enabled": False,
+        "metadata": {"a": [1, None]},
+    }
+    record = key(id="the key's id", owner_id="the owner's id", **filled)
+    packed = pack(record)
+    assert b"'s id" not in packed
+    session = Session(subject="the owner's id", kind="key", id="the key's id")
+    assert Grant(session=session, packed=packed).record == record
+
+
+def test_a_secret_of_a_key_shows_its_start_alone() -> None:
+    fields: dict[str, Any] = dict.fromkeys(KeySecret.__struct_fields__)
+    secret = KeySecret(**{**fields, "digest": b"d", "start": "kb_ab", "usable_until": 5})
+    assert repr(secret) == "KeySecret(start='kb_ab', usable_until=5)"
+
+
+@pytest.mark.parametrize(("at", "minute"), [(0, 0), (59_999, 0), (60_000, 1), (3_600_000, 60)])
+def test_a_sample_is_of_a_minute(at: int, minute: int) -> None:
+    sample = Sample(key_id="k", outcome="accepted", at=at, n=1, ip=None, user_agent=None)
+    assert sample.minute == minute
+
+
+@pytest.mark.parametrize(
+    ("verdict", "type_"),
+    [
+        (Session(subject="o", kind="key", id="k"), "session"),
+        (Refusal(code="NOT_FOUND"), "refusal"),
+        (ANONYMOUS, "anonymous"),
+    ],
+)
+def test_a_verdict_that_is_written_says_which_it_is(verdict: Verdict, type_: str) -> None:
+    assert msgspec.json.decode(msgspec.json.encode(verdict))["type"] == type_
+
+
+def test_who_is_a_session_by_default_may_nothing_more() -> None:
+    session = Session(subject="o", kind="session", id="s")
+    assert (session.permissions, session.role, session.replaced) == (frozenset(), "user", False)
+    assert Refusal(code="NOT_FOUND").needed == frozenset()
+    assert Grant(session=session).metered is False
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@
 Args:
     module: what the path below src/keybearer begins with, as `domain/limits` or `verification`.
     --again: only those that survived the last time.
-    --on: only those that have not been tried yet.
+    --on: all but those that were noticed in earlier runs.
 
 Exits with 1 where a survivor is not explained in survivors.md.
 """
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
         for mutant in everything
         if mutant.module.startswith(wanted)
         and (not again or before.get(mutant.id) == SURVIVED)
-        and ("--on" not in arguments or mutant.id not in before)
+        and ("--on" not in arguments or before.get(mutant.id) in (None, SURVIVED, COLD))
     ]
     chosen.sort(
         key=lambda mutant: FIRST.index(mutant.module) if mutant.module in FIRST else len(FIRST)
