@@ -521,6 +521,7 @@ def test_words_of_examples_are_guessable_wherever_they_stand(example: str) -> No
 def test_a_row_of_nine_is_counted_and_one_of_eight_may_be_chance() -> None:
     assert guessable(f"{RANDOM}/abcdefghi/{RANDOM[::-1]}")
     assert not guessable(f"{RANDOM}/abcdefgh/{RANDOM[::-1]}")
+    assert not guessable(f"abcdefgh/{RANDOM}")
     assert not guessable(f"{RANDOM}/abcdefgh/efghi/{RANDOM[::-1]}")
 
 

@@ -115,7 +115,7 @@ class Warm(Tests):
         spare = next(item for item in items if "ready_url" in getattr(item, "fixturenames", ()))
         spare.ihook.pytest_runtest_protocol(item=spare, nextitem=items[0])
         if self.failed or threading.active_count() > 1:
-            raise RuntimeError("a test leaves a thread behind, or fails: nothing can be forked")
+            raise pytest.UsageError("a test fails, or leaves a thread: nothing can be forked")
         gc.collect()
         gc.freeze()
         self._look(items)
@@ -145,10 +145,11 @@ class Warm(Tests):
             names = list(of_file)
             for number, said in pool.run(jobs, at_once=AT_ONCE):
                 if not said or said.startswith("failed"):
-                    raise RuntimeError(f"{names[number]} fails without any wrong: {said}")
+                    raise pytest.UsageError(f"{names[number]} without any wrong: {said}")
                 seconds, lines = pickle.loads(Path(said).read_bytes())  # noqa: S301 -- our own
                 self._survey.add(seconds, lines)
                 self._survey.files[names[number]] = digest([ROOT / names[number]])
+                self._survey.keep()
 
     def _watch(self, items: list[pytest.Item], all_items: list[pytest.Item], path: Path) -> str:
         """Run tests and see through which lines each goes."""
@@ -157,6 +158,7 @@ class Warm(Tests):
             data_file=None, config_file=False, concurrency=["thread"],
             include=[f"{PACKAGE}/domain/*", f"{PACKAGE}/verification/*"],
         )  # fmt: skip
+        watch.set_option("run:disable_warnings", ["no-data-collected"])
         watch.start()
         seconds = {}
         for item, following in zip(items, [*items[1:], other], strict=True):

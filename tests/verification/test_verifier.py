@@ -235,7 +235,8 @@ async def test_a_login_is_used_though_it_costs_nothing() -> None:
 async def test_what_is_misplaced_is_neither_charged_nor_counted() -> None:
     bench = Bench()
     key = bench.add(limit=RateLimit(maximum=1, window_ms=1000))
-    await bench.code(key, accept=frozenset({"session"}))
+    refusal = await bench.check(key, accept=frozenset({"session"}))
+    assert refusal == Refusal(code="SESSION_REQUIRED", id="k1")
     await bench.flush()
     assert bench.counted() == {}
     assert await bench.code(key) == "ok"
@@ -670,10 +671,12 @@ async def test_a_check_that_is_not_answered_from_memory_is_a_span() -> None:
     spans = Spans()
     bench = Bench(verifier=partial(Verifier, tracer=spans))
     key = bench.add()
-    for credential in (key, key, new_key(), REFRESH_PREFIX.encode() + b"0" * 76):
+    session = bench.add("session", id="s1")
+    for credential in (key, key, session, new_key(), REFRESH_PREFIX.encode() + b"0" * 76):
         await bench.check(credential)
     assert spans.told == [
         ("keybearer.verify", {"kind": "key", "outcome": "accepted"}),
+        ("keybearer.verify", {"kind": "session", "outcome": "accepted"}),
         ("keybearer.verify", {"kind": "key", "outcome": "INVALID_API_KEY"}),
         ("keybearer.verify", {"kind": "none", "outcome": "INVALID_ACCESS_TOKEN"}),
     ]

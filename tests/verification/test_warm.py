@@ -126,7 +126,7 @@ async def test_looking_without_charge_counts_only_a_login() -> None:
     assert isinstance(bench.verifier.warm(bearer(key), IP, charge=False), Session)
     token = await warmed(bench, kind="session", session_id="s1", id="s1")
     await bench.flush()
-    bench.clock.advance(5)
+    bench.batches.clear()
     assert isinstance(bench.verifier.warm(bearer(token), IP, charge=False), Session)
     await bench.flush()
     assert bench.counted() == {}
