@@ -14,7 +14,7 @@ from keybearer.verification import (
 
 
 def test_a_lease_is_two_seconds_and_renewed_twice_a_second() -> None:
-    assert (coherence.LEASE_MS, coherence.RENEW_MS, coherence.SLACK_MS) == (2_000, 500, 50)
+    assert (coherence.LEASE_MS, coherence.RENEW_MS, coherence.SLACK_MS) == (2_000, 500, 250)
 
 
 def test_what_is_cached_is_read_again_after_half_a_minute() -> None:

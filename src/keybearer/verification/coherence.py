@@ -9,7 +9,7 @@ touched; the lease counts 2 s from before that read was sent:
     node B        │ revoke: UPDATE …, log 8 `key:k`, COMMIT
                   │ ask over the bus ──▶ A drops `key:k` ──▶ acknowledges ──▶ "revoked"
                   │ no bus? A notes in its row what it read of the log ─────▶ "revoked"
-                  └ no word at all ────────── A's lease is over: 2.05 s ────▶ "revoked"
+                  └ no word at all ────────── A's lease is over: 2.25 s ────▶ "revoked"
 
 The database decides, the bus only hurries: lost, late, doubled and reordered messages, a Redis
 that was flushed, failed over or is split in two make receipts slower, and nothing else.
@@ -43,8 +43,9 @@ from keybearer.domain.ports import Transaction
 
 LEASE_MS = 2_000
 RENEW_MS = 500
-SLACK_MS = 50
-"""Clocks of two processes have milliseconds that begin elsewhere, and crystals that differ."""
+SLACK_MS = 250
+"""Clocks of two processes differ: in where a millisecond begins, and in how fast they run. NTP may
+slow one down by a twelfth while it sets it right; this is an eighth of a lease."""
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from keybearer.domain.model import Change, Member
 from keybearer.domain.ports import Clock, Transaction
 from keybearer.verification import patience
 from keybearer.verification.cache import Cache
-from keybearer.verification.coherence import SLACK_MS, Bus, Log, Receipt
+from keybearer.verification.coherence import LEASE_MS, SLACK_MS, Bus, Log, Receipt
 from keybearer.verification.lease import AnyLease, Lease
 
 log = logging.getLogger("keybearer")
@@ -20,12 +20,24 @@ log = logging.getLogger("keybearer")
 _LOOK_MS = 200
 """After so long without an answer the members are read again: what has each read of the log?"""
 
+_PUBLISH_SECONDS = 0.05
+"""How long a bus that hangs is waited for; the log in the database tells the same, only later."""
+
 _ANYBODY = ""
 """The id of whoever may be there: it never answers."""
 
 
 async def _no() -> bool:
     return False
+
+
+def _longest(member: Member) -> int:
+    """How long, by our clock, a member may go by what it had read; milliseconds.
+
+    What its lease is stretched by goes by a clock that nobody sets right: it may be off by 0.1 %.
+    """
+    stretch = max(0, member.lease_ms - LEASE_MS)
+    return member.lease_ms + SLACK_MS + stretch // 1000
 
 
 def _new_mark() -> int:
@@ -153,7 +165,7 @@ class Spread:
             if known != mark:
                 since = now  # it said that it is there, and was suspected anew
             seen[other.id] = (mark, since)
-            if now - since >= other.lease_ms + SLACK_MS:
+            if now - since >= _longest(other):
                 over[other.id] = mark
         self._seen = seen
         if over:
@@ -186,7 +198,7 @@ class Spread:
         others = await self.members()
         if not others and await self._unlisted():
             others = [msgspec.structs.replace(self._me, id=_ANYBODY)]
-        await asyncio.wait([published], timeout=SLACK_MS / 1000)
+        await asyncio.wait([published], timeout=_PUBLISH_SECONDS)
         return others
 
     async def members(self) -> Sequence[Member]:
@@ -199,7 +211,7 @@ class Spread:
         self, asked: _Asked, seq: int, committed: int, others: Sequence[Member]
     ) -> Sequence[str]:
         """Waits for a word of each, or until its lease is over; gives those without one."""
-        over_at = {other.id: committed + other.lease_ms + SLACK_MS for other in others}
+        over_at = {other.id: committed + _longest(other) for other in others}
         look_at = committed + _LOOK_MS
         look: asyncio.Task[None] | None = None
         while True:
