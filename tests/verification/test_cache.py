@@ -177,6 +177,18 @@ def test_a_credentials_entry_is_replaced_with_its_tags() -> None:
     assert cache.get(b"a") is None
 
 
+def test_of_several_that_share_an_owner_one_may_get_another() -> None:
+    cache = Cache(10)
+    for digest in (b"a", b"b", b"c"):
+        cache.put(digest, entry(f"key:{digest.decode()}", "owner:ann"), begun=0)
+    cache.put(b"a", entry("key:a", "owner:bob"), begun=0)
+    cache.invalidate(["owner:ann"])
+    assert (cache.get(b"b"), cache.get(b"c")) == (None, None)
+    assert cache.get(b"a") is not None
+    cache.invalidate(["owner:bob"])
+    assert not any(cache._dependent.values())
+
+
 def test_remembered_invalidations_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_REMEMBERED_TAGS", 3)
     cache = Cache(10)
