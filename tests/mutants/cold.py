@@ -13,7 +13,7 @@ from types import CodeType, ModuleType
 import pytest
 
 from tests.mutants import pool
-from tests.mutants.hunt import AT_ONCE, OPTIONS, SURVIVED, Tests
+from tests.mutants.hunt import AT_ONCE, OPTIONS, SURVIVED, TIME, Tests
 from tests.mutants.operators import Mutant
 from tests.mutants.survey import PACKAGE, Survey
 
@@ -39,7 +39,7 @@ def hunt(
             yield partial(_try, survey, trees[mutant.module], mutant)
 
     for number, said in pool.run(jobs(), at_once=AT_ONCE):
-        tell(mutants[number], said or "time")
+        tell(mutants[number], said or TIME)
 
 
 class _Loader(SourceFileLoader):

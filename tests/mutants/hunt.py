@@ -40,6 +40,7 @@ _SERVERS = {
     *("cluster_server", "cluster_url"),
 }
 COLD = "cold"
+TIME = "time"
 SURVIVED = "survived"
 
 
@@ -126,7 +127,7 @@ class Warm(Tests):
             mutant = self._mutants[number]
             if said not in (None, SURVIVED, COLD):
                 self._killers[_place(mutant)] = said
-            self._tell(mutant, said or "time")
+            self._tell(mutant, said or TIME)
         return True
 
     # --- survey ---

@@ -10,7 +10,7 @@
 | `1`, `"text"`, `True`   | `2`, `"textXX"`, `False`                                             |
 | `a[b:c]`                | `a[:c]`, `a[b:]`                                                     |
 | `f(a, key=b)`           | `f(a)`                                                               |
-| `x = a`, `return a`     | `x = None`, `return None`                                            |
+| `x = a`, `return a`     | `x = None`, `return None`, where `a` is no constant                  |
 | `f(a)`, `raise`, `del`  | nothing                                                              |
 | `break`, `continue`     | the other one                                                        |
 | `lambda: a`             | `lambda: None`                                                       |
