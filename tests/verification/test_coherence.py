@@ -116,6 +116,11 @@ async def test_a_lease_holds_two_seconds_from_before_the_read() -> None:
     assert scene.lease.until == START + 2 * LEASE_MS
 
 
+def test_a_node_begins_without_a_lease_and_knows_of_no_change() -> None:
+    lease = Scene().lease
+    assert (lease.until, lease.stretched, lease.seq) == (0, False, 0)
+
+
 async def test_a_node_is_a_member_before_its_first_lease() -> None:
     scene = Scene()
     await scene.lease.hold()
