@@ -117,8 +117,10 @@ async def test_a_lease_holds_two_seconds_from_before_the_read() -> None:
 
 
 def test_a_node_begins_without_a_lease_and_knows_of_no_change() -> None:
-    lease = Scene().lease
+    scene = Scene()
+    lease = scene.lease
     assert (lease.until, lease.stretched, lease.seq) == (0, False, 0)
+    assert (scene.spread.nodes, scene.spread.suspected) == (1, 0)
 
 
 async def test_a_node_is_a_member_before_its_first_lease() -> None:
@@ -240,8 +242,10 @@ async def test_what_the_bus_brings_is_dropped_at_once_and_is_not_known_by_that()
     change = scene.log.change("key:1")
     scene.lease.heard(change)
     assert (len(scene.cache), scene.lease.seq) == (0, 0)
+    scene.lease.heard(scene.log.change("key:2"))
     await scene.lease.renew()
-    assert (scene.lease.seq, scene.bus.acknowledged) == (1, [])
+    assert (scene.lease.seq, scene.bus.acknowledged) == (2, [])
+    assert scene.log.nodes["me"].applied == 0  # who has acknowledged need not write
 
 
 async def test_what_the_bus_lost_is_acknowledged_and_noted_when_the_log_shows_it(
@@ -372,6 +376,19 @@ async def test_alone_a_slow_bus_is_no_wait_for_others_and_one_that_hangs_is_left
     hanging.set()
 
 
+async def test_what_the_bus_takes_a_moment_to_carry_has_left_with_the_receipt() -> None:
+    class Brisk(Bus):
+        async def publish(self, change: Change) -> None:
+            await asyncio.sleep(0.005)
+            await super().publish(change)
+
+    scene = Scene()
+    scene.bus = scene.spread._bus = Brisk()
+    change = await scene.change("key:1")
+    await scene.spread.settle(change)
+    assert scene.bus.published == [change]
+
+
 class RunningClock:
     """Real time."""
 
@@ -460,6 +477,7 @@ async def test_a_receipt_waits_for_the_word_of_each() -> None:
     assert (scene.bus.published, scene.spread.waiting) == ([change], 1)
     for id in ("a", "a", "stranger"):
         scene.spread.acknowledged(change.seq, id)
+        assert scene.spread._asked[change.seq].stirred.is_set()
     scene.spread.acknowledged(99, "b")
     await asyncio.sleep(0.01)
     assert not settling.done()
@@ -593,6 +611,17 @@ async def test_who_is_suspected_for_a_whole_lease_is_forgotten_and_not_before() 
     scene.clock.advance(1)
     await scene.spread.look_after_members()
     assert set(scene.log.nodes) == {"me", "alive"}
+
+
+async def test_who_is_not_suspected_is_never_forgotten() -> None:
+    scene = Scene()
+    for id in ("alive", "dead"):
+        await scene.log.join(Member(id=id, lease_ms=LEASE_MS))
+    await scene.log.suspect(["dead"], 1)
+    for _ in range(3):
+        await scene.spread.look_after_members()
+        scene.clock.advance(10 * LEASE_MS)
+    assert set(scene.log.nodes) == {"alive"}
 
 
 async def test_a_suspicion_under_another_mark_is_another_one() -> None:

@@ -76,6 +76,30 @@ async def test_a_lease_is_told_of_when_it_is_over_and_when_it_is_back(
     assert (scene.facts("lease.lost")["node"], scene.facts("lease.lost")["reason"]) == (ME, "lost")
 
 
+async def test_a_lease_is_over_on_the_millisecond(caplog: pytest.LogCaptureFixture) -> None:
+    scene = Scene(caplog)
+    await scene.renew()
+    scene.log.lost = True
+    await scene.renew(after_ms=LEASE_MS - 1)
+    assert scene.told == []
+    await scene.renew(after_ms=1)
+    assert scene.told == ["lease.lost"]
+
+
+async def test_of_two_nodes_the_one_that_does_not_answer_is_told_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scene = Scene(caplog)
+    for id in ("quick", "silent"):
+        await scene.log.join(Member(id=id, lease_ms=LEASE_MS))
+    settling = asyncio.create_task(scene.settle(1))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    scene.spread.acknowledged(1, "quick")
+    await settling
+    assert scene.facts("node.suspected")["nodes"] == ["silent"]
+
+
 async def test_a_stretched_lease_is_told_of_before_it_is_over(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
