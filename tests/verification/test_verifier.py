@@ -616,14 +616,16 @@ async def test_of_two_reads_each_ends_its_own_flight(
     for name, gate in gates.items():
         bench.rows.gate = gate
         requests[name] = asyncio.create_task(bench.code(key))
-        await asyncio.sleep(0.01)
+        while len(bench.rows.reads) < len(requests):  # noqa: ASYNC110 -- they are tasks
+            await asyncio.sleep(0)
         if name == "early":
             bench.cache.invalidate(["key:k1"])
     gates.pop(first).set()
     assert await requests.pop(first) == "ok"
     assert len(bench.verifier._flights) == (first == "early")
     third = asyncio.create_task(bench.code(key))
-    await asyncio.sleep(0.01)
+    for _ in range(20):
+        await asyncio.sleep(0)
     for gate in gates.values():
         gate.set()
     assert [await third, *[await each for each in requests.values()]] == ["ok", "ok"]
