@@ -36,7 +36,7 @@ class Plan:
         families: of each login its name, and the refresh token that is live.
         token: a service token.
         at: how many keys have had their turn, for all to see.
-        ends_at: when they shall stop, by the monotonic clock.
+        stop: not zero once they shall stop.
     """
 
     ports: Sequence[int]
@@ -45,12 +45,12 @@ class Plan:
     families: Sequence[tuple[str, str]]
     token: str
     at: "Synchronized[int]"
-    ends_at: float
+    stop: "Synchronized[int]"
     seed: int
 
     @property
     def over(self) -> bool:
-        return time.monotonic() >= self.ends_at
+        return bool(self.stop.value)
 
 
 class Line:
@@ -295,9 +295,8 @@ def holders(plan: Plan, file: Path) -> None:
     quotas = list(range(len(plan.quotas)))
     work += [_spender(client(), quotas[:-1]) for _ in range(6)]
     work += [_spender(client(), quotas[-1:]) for _ in range(6)]  # the large one
-    seconds = plan.ends_at - time.monotonic()
     for number, family in enumerate(live):
-        thief = chance.uniform(0.2, 0.7) * seconds if number % 2 else None
+        thief = chance.uniform(3, 12) if number % 2 else None
         work.append(_refresher(client(), family, live, thief))
     _run(work, clients)
     file.write_bytes(msgspec.msgpack.encode((history, live)))

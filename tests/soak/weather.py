@@ -53,14 +53,17 @@ class Weather:
             (1, "Redis killed", self._kill_redis),
             (1, "Redis paused", self._pause_redis),
         ]
-        # One of each first, so that a short time sees them, too; taken from the end.
+        # One of each first, so that a short time sees them, too, and as long as can be; taken from
+        # the end.
         self._next = [(name, do) for _, name, do in reversed(self._kinds)]
+        self._first = True
         self._redis_hurt_until = 0.0
 
     def blow(self, until: float) -> None:
-        """Goes on until then, by the monotonic clock; afterwards all is well again."""
-        while time.monotonic() < until:
+        """Goes on until then, by the monotonic clock, and until each had its turn."""
+        while time.monotonic() < until or (self._first and self._next):
             if not self._next:
+                self._first = False
                 self._next = [(name, do) for times, name, do in self._kinds for _ in range(times)]
                 self._chance.shuffle(self._next)
             name, do = self._next.pop()
@@ -69,8 +72,10 @@ class Weather:
                 self._site.events[name] += 1
             except _NobodyIsLeft:
                 self._next.insert(0, (name, do))
-            pause = self._chance.uniform(0.05, self._pause_at_most)
-            self._wait(min(pause, max(0.0, until - time.monotonic())))
+            self._wait(self._chance.uniform(0.05, self._pause_at_most))
+
+    def calm(self) -> None:
+        """Undoes what was done; returns when all is well again."""
         self._wait(0, everything=True)
         for node in self._site.nodes:
             node.wait()
@@ -100,10 +105,13 @@ class Weather:
         node.hurts.append((int(now * 1e9), int(node.hurt_until * 1e9)))
         return node
 
+    def _lasting(self) -> float:
+        return max(self._seconds) if self._first else self._chance.choice(self._seconds)
+
     # --- what is done ---
 
     def _pause(self) -> None:
-        seconds = self._chance.choice(self._seconds)
+        seconds = self._lasting()
         node = self._one(seconds)
         node.signal(signal.SIGSTOP)
         self._for(seconds, lambda: node.signal(signal.SIGCONT))
@@ -125,18 +133,18 @@ class Weather:
 
     def _cut_redis(self) -> None:
         self._need_redis()
-        seconds = self._chance.choice(self._seconds)
+        seconds = self._lasting()
         self._cut(self._one(seconds).redis, seconds)
 
     def _cut_postgres(self) -> None:
-        seconds = self._chance.choice(self._seconds)
+        seconds = self._lasting()
         node = self._one(seconds)
         node.losses += 1
         self._cut(node.postgres, seconds)
 
     def _cut_both(self) -> None:
         self._need_redis()
-        seconds = self._chance.choice(self._seconds)
+        seconds = self._lasting()
         node = self._one(seconds)
         node.losses += 1
         self._cut(node.redis, seconds)
