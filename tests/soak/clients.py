@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from tests.soak.history import Check, History, Refresh, Revocation, Seen, Spend
+from tests.soak.history import Check, History, Refresh, Revocation, Seen, Spend, Use
 
 PATIENCE_SECONDS = 20.0
 """Longer than any node is paused: whoever gives up earlier leaves a request that comes late."""
@@ -104,11 +104,16 @@ class Line:
 
 @dataclass
 class Client:
-    """One client with a line to each node."""
+    """One client with a line to each node.
+
+    Attributes:
+        access: of the login that it refreshes, the access token that came last.
+    """
 
     plan: Plan
     history: History
     chance: random.Random
+    access: str = ""
     lines: list[Line] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -158,13 +163,23 @@ class Client:
         answer = await self.lines[node].ask("/refresh", None, {"refreshToken": token})
         said: str | None = None
         if answer is not None and answer[0] == 200:
-            said = json.loads(answer[1])["refreshToken"]
+            pair = json.loads(answer[1])
+            said, self.access = pair["refreshToken"], pair["token"]
         elif answer is not None and answer[0] == 401:
             said = ""
         if answer is not UNSENT:
             self.history.refreshes.append(Refresh(family, token, start, now(), said))
             self._note_unanswered("refresh", answer)
         return said
+
+    async def use(self, family: str, token: str, node: int) -> None:
+        start = now()
+        answer = await self.lines[node].ask("/forward", token)
+        seen: Seen = "unknown"
+        if answer is not None and answer[0] in (200, 401):
+            seen = "good" if answer[0] == 200 else "ended"
+        if answer is not UNSENT:
+            self.history.uses.append(Use(family, node, start, now(), seen))
 
     def _note_unanswered(self, what: str, answer: tuple[int, bytes] | None) -> None:
         if answer is None:
@@ -238,14 +253,14 @@ async def _spender(client: Client, mine: Sequence[int]) -> None:
 
 
 async def _refresher(
-    client: Client, family: str, live: dict[str, str], thief_after: float | None
+    client: Client, asking: Client, family: str, live: dict[str, str], thief_after: float | None
 ) -> None:
     """Refreshes with each token twice at once, at two nodes; a thief may come in between."""
     tokens = [live[family]]
     comes_at = None if thief_after is None else time.monotonic() + thief_after
     while not client.plan.over and live[family]:
         if comes_at is not None and time.monotonic() > comes_at and len(tokens) > 2:
-            await _steal(client, family, tokens)
+            await _steal(client, asking, family, tokens)
             live[family] = ""
             return
         nodes = client.chance.sample(range(len(client.lines)), 2)
@@ -257,14 +272,27 @@ async def _refresher(
         await asyncio.sleep(client.chance.choice([0.05, 0.2]))
 
 
-async def _steal(client: Client, family: str, tokens: Sequence[str]) -> None:
-    """Presents a token of before until it is refused, then the live one everywhere."""
-    while not client.plan.over:
-        said = await client.refresh(family, tokens[-3], client.somewhere())
-        if said is not None:
-            break
+async def _steal(client: Client, asking: Client, family: str, tokens: Sequence[str]) -> None:
+    """Presents a token of before until it is refused, and then what is live, everywhere.
+
+    Twice at once, so that the second finds it ended while the first may still wait; at each
+    refusal the access token, which all nodes have in their caches, is asked with.
+    """
+    everywhere = range(len(client.lines))
+
+    async def use_everywhere() -> None:
+        await asyncio.gather(*(asking.use(family, access, node) for node in everywhere))
+
+    access, over = client.access, False
+    await use_everywhere()
+    while not (over or client.plan.over):
+        two = client.chance.sample(everywhere, 2)
+        for said in asyncio.as_completed([client.refresh(family, tokens[-3], it) for it in two]):
+            if await said is not None:
+                over = True
+                await use_everywhere()
         await asyncio.sleep(0.05)
-    for node in range(len(client.lines)):
+    for node in everywhere:
         await client.refresh(family, tokens[-1], node)
 
 
@@ -297,7 +325,7 @@ def holders(plan: Plan, file: Path) -> None:
     work += [_spender(client(), quotas[-1:]) for _ in range(6)]  # the large one
     for number, family in enumerate(live):
         thief = chance.uniform(3, 12) if number % 2 else None
-        work.append(_refresher(client(), family, live, thief))
+        work.append(_refresher(client(), client(), family, live, thief))
     _run(work, clients)
     file.write_bytes(msgspec.msgpack.encode((history, live)))
 

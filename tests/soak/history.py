@@ -65,6 +65,16 @@ class Refresh(msgspec.Struct, frozen=True, array_like=True, gc=False):
     answer: str | None
 
 
+class Use(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One request with an access token of a login."""
+
+    family: str
+    node: int
+    start: int
+    end: int
+    seen: Seen
+
+
 class History(msgspec.Struct, gc=False):
     """What one client has written down; `unanswered` counts why there was no answer."""
 
@@ -72,6 +82,7 @@ class History(msgspec.Struct, gc=False):
     revocations: list[Revocation] = []
     spends: list[Spend] = []
     refreshes: list[Refresh] = []
+    uses: list[Use] = []
     unanswered: dict[str, int] = {}
 
     def add(self, other: "History") -> None:
@@ -80,11 +91,13 @@ class History(msgspec.Struct, gc=False):
         self.revocations += other.revocations
         self.spends += other.spends
         self.refreshes += other.refreshes
+        self.uses += other.uses
         for why, times in other.unanswered.items():
             self.unanswered[why] = self.unanswered.get(why, 0) + times
 
     def __len__(self) -> int:
-        return len(self.checks) + len(self.revocations) + len(self.spends) + len(self.refreshes)
+        kinds = (self.checks, self.revocations, self.spends, self.refreshes, self.uses)
+        return sum(map(len, kinds))
 
 
 def wrong_checks(checks: Iterable[Check], revocations: Iterable[Revocation]) -> list[str]:

@@ -8,24 +8,27 @@ t0 ──▶ t1 ──▶ t2 live
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from tests.soak.history import Refresh
+from tests.soak.history import Refresh, Use
 
 LEEWAY_NS = 10_000_000_000
 
 
-def wrong_refreshes(refreshes: Iterable[Refresh]) -> list[str]:
+def wrong_refreshes(refreshes: Iterable[Refresh], uses: Iterable[Use] = ()) -> list[str]:
     """What no chain explains: two successors, a login that goes on or ends against the rule."""
     families: dict[str, list[Refresh]] = defaultdict(list)
     for refresh in refreshes:
         families[refresh.family].append(refresh)
+    used: dict[str, list[Use]] = defaultdict(list)
+    for use in uses:
+        used[use.family].append(use)
     return [
         f"family {number}: {each}"
-        for number, family in enumerate(families.values())
-        for each in _wrong_in_one(family)
+        for number, (name, family) in enumerate(families.items())
+        for each in _wrong_in_one(family, used[name])
     ]
 
 
-def _wrong_in_one(family: Sequence[Refresh]) -> list[str]:
+def _wrong_in_one(family: Sequence[Refresh], uses: Sequence[Use]) -> list[str]:
     by_token: dict[str, list[Refresh]] = defaultdict(list)
     for refresh in family:
         by_token[refresh.presented].append(refresh)
@@ -35,7 +38,7 @@ def _wrong_in_one(family: Sequence[Refresh]) -> list[str]:
     }
     wrong = _wrong_successors(successors)
     next_of = {token: max(found) for token, found in successors.items() if found}
-    wrong += _wrong_after_reuse(family, by_token, next_of)
+    wrong += _wrong_after_reuse(family, uses, by_token, next_of)
     wrong += _wrong_refusals(family, by_token, next_of)
     return wrong
 
@@ -63,6 +66,7 @@ def _superseded_at(
 
 def _wrong_after_reuse(
     family: Sequence[Refresh],
+    uses: Sequence[Use],
     by_token: Mapping[str, Sequence[Refresh]],
     next_of: Mapping[str, str],
 ) -> list[str]:
@@ -82,6 +86,11 @@ def _wrong_after_reuse(
             f"the login went on after a token had come again: {each}"
             for each in family
             if each.answer and each.start > over
+        ]
+        wrong += [
+            f"accepted {(each.start - over) / 1e6:.3f} ms after a token had come again: {each}"
+            for each in uses
+            if each.seen == "good" and each.start > over
         ]
     return wrong
 

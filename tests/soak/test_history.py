@@ -1,8 +1,19 @@
 """The rules find what they are there for, and nothing else."""
 
+from typing import cast
+
 import pytest
 
-from tests.soak.history import Check, History, Refresh, Revocation, Seen, Spend, wrong_checks
+from tests.soak.history import (
+    Check,
+    History,
+    Refresh,
+    Revocation,
+    Seen,
+    Spend,
+    Use,
+    wrong_checks,
+)
 from tests.soak.quotas import Quota, wrong_spends
 from tests.soak.refreshes import LEEWAY_NS, wrong_refreshes
 
@@ -130,6 +141,15 @@ def test_a_token_that_comes_again_ends_the_login() -> None:
     assert wrong_refreshes(at_once) == []
 
 
+def test_no_access_token_is_good_after_that_refusal() -> None:
+    over = [*CHAIN, refresh("b", "", 30)]
+    for start, seen, wrong in ((31, "good", 0), (32, "good", 1), (32, "ended", 0)):
+        use = Use("ann", 0, start, 40, cast(Seen, seen))
+        assert len(wrong_refreshes(over, [use])) == wrong
+        assert wrong_refreshes(CHAIN, [use]) == []
+    assert wrong_refreshes(over, [Use("bob", 0, 32, 40, "good")]) == []
+
+
 def test_the_live_token_is_refused_only_after_one_that_came_too_late() -> None:
     assert "the live token was refused" in wrong_refreshes([refresh("a", "")])[0]
     assert "the live token was refused" in wrong_refreshes([*CHAIN, refresh("d", "", 30)])[0]
@@ -146,5 +166,6 @@ def test_histories_add_up() -> None:
     one = History(checks=[check(1, 2, "good")], unanswered={"check: late": 1})
     one.add(History(revocations=REVOKED, refreshes=[refresh("a", "")]))
     one.add(History(spends=spends("good"), unanswered={"check: late": 2}))
-    assert len(one) == 4
+    one.add(History(uses=[Use("ann", 0, 1, 2, "good")]))
+    assert len(one) == 5
     assert one.unanswered == {"check: late": 3}

@@ -82,6 +82,9 @@ class Tally:
             said = "unknown" if refresh.answer is None else "good" if refresh.answer else "refused"
             self.done[f"refresh: {said}"] += 1
 
+        for use in history.uses:
+            self.done[f"access tokens: {use.seen}"] += 1
+
     def table(self) -> str:
         rows: list[tuple[str, float]] = [*sorted(self.done.items()), *sorted(self.events.items())]
         for name, values in (("receipt", self.receipts), ("wait for others", self.waits)):
@@ -109,7 +112,7 @@ def test_every_answer_of_killed_paused_and_cut_off_nodes_is_explained(tmp_path: 
             wrong = [
                 *wrong_checks(history.checks, history.revocations),
                 *wrong_spends(history.spends, quotas),
-                *wrong_refreshes([*before, *history.refreshes]),
+                *wrong_refreshes([*before, *history.refreshes], history.uses),
             ]
             # A log-in goes on in the next round, and so do attempts that nobody has answered.
             alive = {name for name, _ in families}

@@ -5,13 +5,17 @@ from collections.abc import Sequence
 from keybearer.adapters.sql import sessions as sql
 from keybearer.domain.credentials import Secret, mint_session_token
 from keybearer.domain.errors import Failure
-from keybearer.domain.model import LoginSession, Refusal, Session, User
+from keybearer.domain.model import Anonymous, LoginSession, Refusal, Session, User
 from keybearer.domain.ports import Transaction
+from keybearer.operations import throttle
 from keybearer.operations.app import record
 from keybearer.operations.authentication import ensure_unchanged
 from keybearer.operations.declaration import Call
+from keybearer.verification.coherence import LEASE_MS, settled_before
 
 BROWSER = "browser"
+_OVER = frozenset({"TOKEN_EXPIRED", "SESSION_ENDED"})
+"""The refusals that name a login."""
 
 
 def new_login(
@@ -54,10 +58,23 @@ def outlives_browser(call: Call, login: LoginSession) -> bool:
 
 
 async def end_logins(call: Call, tx: Transaction, owner_id: str, ids: Sequence[str]) -> list[str]:
-    """Ends logins with their refresh families, in the caller's transaction."""
+    """Ends logins with their refresh families, in the caller's transaction.
+
+    Returns:
+        Those that a node may still accept, for `App.change`: that were ended now, or by somebody
+        else so lately that it may not have been told everywhere.
+
+    Raises:
+        Failure: TOO_MANY_ATTEMPTS, for whoever ends what has ended again and again, and presents
+            nothing that is good.
+    """
     ended = await sql.end(tx, ids, call.now)
     await record_ended(call, tx, owner_id, ended)
-    return ended
+    lease_ms = LEASE_MS + call.app.settings.stale_if_database_lost
+    lately = await sql.ended_since(tx, ids, settled_before(call.now, lease_ms))
+    if len(lately) > len(ended) and isinstance(call.caller, Anonymous):
+        await throttle.limit_here(call, tx, throttle.END_AGAIN)
+    return lately
 
 
 async def end_all_logins(
@@ -75,33 +92,39 @@ async def record_ended(call: Call, tx: Transaction, owner_id: str, ended: Sequen
         await record(call, tx, "session.ended", owner_id=owner_id, target_id=id)
 
 
-async def log_out(call: Call, owner_id: str, ids: Sequence[str]) -> list[str]:
-    """Ends logins; when this returns no token of theirs is accepted any more."""
+async def log_out(call: Call, owner_id: str, ids: Sequence[str]) -> None:
+    """Ends logins; when this returns no token of theirs is accepted any more, whoever ended them.
+
+    Raises:
+        Failure: as `end_logins`.
+    """
 
     async def body(tx: Transaction) -> list[str]:
         return await end_logins(call, tx, owner_id, ids)
 
-    ended, _ = await call.app.change(body, lambda _: tags_of(ids))
-    return ended
+    await call.app.change(body, tags_of)
 
 
-async def end_presented(call: Call) -> None:
-    """Ends the login whose credential a request came with; there may be none, or none any more.
+async def end_presented(call: Call) -> str | None:
+    """Ends the login whose credential a request came with, and gives its id; there may be none.
 
     Raises:
-        Failure: SESSION_REQUIRED for an API key, which this does not end.
+        Failure: SESSION_REQUIRED for an API key, which this does not end; as `end_logins`.
     """
     verdict = call.verdict
     if isinstance(verdict, Session):
         if verdict.session_id is None:
             raise Failure("SESSION_REQUIRED")
         await log_out(call, verdict.subject, [verdict.session_id])
-    elif isinstance(verdict, Refusal) and verdict.code == "TOKEN_EXPIRED" and verdict.id:
-        await _end_expired(call, verdict.id)
+        return verdict.session_id
+    if isinstance(verdict, Refusal) and verdict.code in _OVER and verdict.id:
+        await _end_refused(call, verdict.id)
+        return verdict.id
+    return None
 
 
-async def _end_expired(call: Call, session_id: str) -> None:
-    """Ends the login of an access token whose time is over, as its holder expects."""
+async def _end_refused(call: Call, session_id: str) -> None:
+    """Ends the login of a token whose time is over, or that another request has just ended."""
     login = await call.app.database.read(lambda tx: sql.by_id(tx, session_id))
     if login is not None:
         await log_out(call, login.user_id, [login.id])

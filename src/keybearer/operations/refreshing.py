@@ -39,7 +39,7 @@ async def refresh_once(call: Call, text: str) -> Refreshed:
     """The login that a refresh token continues.
 
     Raises:
-        Failure: INVALID_REFRESH_TOKEN, whatever the reason.
+        Failure: INVALID_REFRESH_TOKEN, whatever the reason; as `end_logins`.
     """
     token = parse_refresh_token(text.encode("utf-8"))
     if token is None:
@@ -50,6 +50,9 @@ async def refresh_once(call: Call, text: str) -> Refreshed:
         if family is None or not refresh_token_holds(call.app.ring, token, seed=family.seed):
             return []  # forged or mistyped: who has no token of ours ends nothing
         opened = await sql.by_id(tx, family.session_id, lock=True)
+        if opened is not None and opened.ended_at is not None:
+            # Nothing of it is good after our refusal, also if it was ended only just now.
+            return await end_logins(call, tx, opened.user_id, [opened.id])
         family = await sql.family_by_id(tx, token.family)
         user = await accounts.user_by_id(tx, opened.user_id) if opened is not None else None
         if family is None or opened is None or user is None or not alive(call, opened, user):

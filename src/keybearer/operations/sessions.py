@@ -152,7 +152,8 @@ def _login_before(call: Call) -> Session | None:
 
 
 @operation("POST", "/sign-out", access=Access.PUBLIC, accounts=True, tag=TAG, verdict=True,
-           session="ends", errors=("INVALID_ORIGIN", "SESSION_REQUIRED"))  # fmt: skip
+           session="ends",
+           errors=("INVALID_ORIGIN", "SESSION_REQUIRED", "TOO_MANY_ATTEMPTS"))  # fmt: skip
 async def sign_out(call: Call, asked: SignOut) -> Success:
     """Ends the caller's login and clears the cookie; does nothing without one."""
     await end_presented(call)

@@ -45,6 +45,8 @@ SIGN_UP = (
 )
 ASK_FOR_MAIL = (Pace(name="ask-for-mail", times=60, within_ms=10 * _MINUTE_MS),)
 RESET = (Pace(name="reset", times=60, within_ms=10 * _MINUTE_MS),)
+# A login is ended once as often as one likes. Once more it is a change for all, and of no use.
+END_AGAIN = (Pace(name="end-again", times=100, within_ms=10 * _MINUTE_MS),)
 INBOX = (
     Pace(name="inbox", times=3, within_ms=_MINUTE_MS),
     Pace(name="inbox.day", times=20, within_ms=_DAY_MS),

@@ -153,7 +153,7 @@ async def login(call: Call, asked: Login) -> TokenPair:
 
 
 @operation("POST", "/refresh", access=Access.PUBLIC, accounts=True, tag=TAG, secret=True,
-           errors=("INVALID_REFRESH_TOKEN",))  # fmt: skip
+           errors=("INVALID_REFRESH_TOKEN", "TOO_MANY_ATTEMPTS"))  # fmt: skip
 async def refresh(call: Call, asked: Refresh) -> TokenPair:
     """Gives a new access token and a new refresh token.
 
@@ -166,21 +166,23 @@ async def refresh(call: Call, asked: Refresh) -> TokenPair:
 
 
 @operation("POST", "/logout", access=Access.PUBLIC, accounts=True, tag=TAG, verdict=True,
-           session="ends", errors=("INVALID_ORIGIN", "SESSION_REQUIRED"))  # fmt: skip
+           session="ends",
+           errors=("INVALID_ORIGIN", "SESSION_REQUIRED", "TOO_MANY_ATTEMPTS"))  # fmt: skip
 async def logout(call: Call, asked: Logout) -> Success:
     """Ends a login: of the bearer token, of the cookie, or of the refresh token in the body.
 
     Its refresh family and its access tokens end at once, even if the access token presented has
     expired. Without any of them, and a second time, it says the same.
     """
-    await end_presented(call)
+    ended = await end_presented(call)
     if asked.refresh_token is not None:
-        await _end_by_refresh_token(call, asked.refresh_token)
+        await _end_by_refresh_token(call, asked.refresh_token, but=ended)
     call.reply.session = "end"
     return Success()
 
 
-@operation("POST", "/revoke", access=Access.PUBLIC, accounts=True, tag=TAG, form=True)
+@operation("POST", "/revoke", access=Access.PUBLIC, accounts=True, tag=TAG, form=True,
+           errors=("TOO_MANY_ATTEMPTS",))  # fmt: skip
 async def revoke_token(call: Call, asked: RevokeToken) -> Empty:
     """Ends a refresh or access token with the whole login that it belongs to (RFC 7009).
 
@@ -194,11 +196,14 @@ async def revoke_token(call: Call, asked: RevokeToken) -> Empty:
     return Empty()
 
 
-async def _end_by_refresh_token(call: Call, text: str, *, client_id: str | None = None) -> None:
+async def _end_by_refresh_token(
+    call: Call, text: str, *, client_id: str | None = None, but: str | None = None
+) -> None:
     """Ends the login of a refresh token that is ours, live or spent.
 
     Args:
         client_id: the only program whose token it may be.
+        but: a login that this call has ended already.
     """
     token = parse_refresh_token(text.encode("utf-8"))
     if token is None:
@@ -209,10 +214,9 @@ async def _end_by_refresh_token(call: Call, text: str, *, client_id: str | None 
         if family is None or not refresh_token_holds(call.app.ring, token, seed=family.seed):
             return []
         opened = await sql.by_id(tx, family.session_id, lock=True)
-        if opened is None or client_id not in (None, opened.client_id):
+        if opened is None or opened.id == but or client_id not in (None, opened.client_id):
             return []
-        await end_logins(call, tx, opened.user_id, [opened.id])
-        return [opened.id]  # even if another did it just now: its verdicts may still be cached
+        return await end_logins(call, tx, opened.user_id, [opened.id])
 
     await call.app.change(body, tags_of)
 

@@ -29,6 +29,13 @@ for a whole lease, it holds none and may be forgotten: what was killed slows nob
 Without a lease every check first reads the log; when the database is lost that raises Unavailable,
 and the answer is 503 (or, where the operator declared it, what is cached goes on for a while).
 
+Whoever ends what has ended already
+===================================
+Another one may have ended it just now, and wait still, or was killed before it told anybody: then
+a node may have a lease from before, and the second receipt must not come sooner than the first.
+So it is a change once more, numbered and waited for; but not where it ended so long ago that every
+lease of then is over (`settled_before`).
+
 A process beside the nodes, the command above all, has no cache and is no member (`NoLease`); its
 changes are logged, asked and waited for like all others.
 """
@@ -46,6 +53,8 @@ RENEW_MS = 500
 SLACK_MS = 250
 """Clocks of two processes differ: in where a millisecond begins, and in how fast they run. NTP may
 slow one down by a twelfth while it sets it right; this is an eighth of a lease."""
+CLOCKS_MS = 60_000
+"""What the wall clocks of two machines, and an instant and its commit, differ by at the most."""
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +66,16 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
 NOBODY = Receipt(nodes=0, waited_ms=0)
 """Of what touches nothing that a check goes by."""
+
+
+def settled_before(now: int, lease_ms: int) -> int:
+    """The instant before which a change is settled, whether or not anybody was told of it.
+
+    Args:
+        now: by the wall clock, as the instant with which the change is written down.
+        lease_ms: the longest lease that a node can have.
+    """
+    return now - lease_ms - SLACK_MS - CLOCKS_MS
 
 
 class Log(Protocol):

@@ -81,6 +81,10 @@ _END_FAMILIES = (
     )
     .values(ended_at=bindparam("at"))
 )
+_ENDED_SINCE = select(sessions.c.id).where(
+    sessions.c.id.in_(bindparam("ids", expanding=True)),
+    sessions.c.ended_at >= bindparam("since"),
+)
 _SEEN = (
     update(sessions).where(sessions.c.id == bindparam("of_id")).values(last_seen_at=bindparam("at"))
 )
@@ -160,6 +164,11 @@ async def end(tx: Transaction, ids: Sequence[str], now: int) -> list[str]:
     rows = await tx.all(_END, ids=list(ids), at=now)
     await tx.run(_END_FAMILIES, ids=list(ids), at=now)
     return [row.id for row in rows]
+
+
+async def ended_since(tx: Transaction, ids: Sequence[str], since: int) -> list[str]:
+    """Those of the logins that were ended at an instant or after it."""
+    return [row.id for row in await tx.all(_ENDED_SINCE, ids=list(ids), since=since)]
 
 
 async def end_all(tx: Transaction, user_id: str, now: int, *, keep: str | None = None) -> list[str]:
