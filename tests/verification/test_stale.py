@@ -90,6 +90,11 @@ class Search(RuleBasedStateMachine):
         self.world.change(self._one(whom), keys)
         self.world.run()
 
+    @rule(whom=whom, keys=st.sampled_from([(0,), (0, 1)]))
+    def somebody_revokes_again(self, whom: int, keys: tuple[int, ...]) -> None:
+        self.world.end_again(self._one(whom), keys)
+        self.world.run()
+
     @rule(us=times)
     def time_passes(self, us: int) -> None:
         self.world.advance(us)
@@ -175,6 +180,7 @@ class Weather:
     restarts: int = 0
     forgets: int = 0
     changes: int = 3
+    repeats: int = 0
     probing: bool = True
     steps: Sequence[int] = TIMES
     declared_ms: Sequence[int] = (0,)
@@ -216,6 +222,7 @@ WEATHERS = {
         length=12,
     ),
     "busy": Weather(changes=12, forgets=2, lost_posts=0.4, delays=(0, 0, 0, 0, 900, 300_000)),
+    "repeats": Weather(repeats=4, restarts=1, lost_posts=0.4, delays=(0, 0, 0, 900, 300_000)),
     "all at once": Weather(
         delays=(0, 0, 0, 0, 900, 40_000, 700_000, 1_900_000),
         lost_calls=0.04,
@@ -306,6 +313,7 @@ def walk(weather: Weather, seed: int, guards: Guards | None = None, *, calm: boo
         (2 if weather.bus else 0, cut_bus),
         (weather.restarts, restart),
         (weather.forgets, lambda _: world.forget_changes()),
+        (weather.repeats, lambda process: world.end_again(process, choose([(0,), (1,), (0, 1)]))),
     ]
     weights = [weight for weight, _ in actions]
     try:

@@ -260,5 +260,6 @@ UNGUARDED = {
     "to apply first": ("lossy bus", Guards(bus=AnswersBeforeItApplies)),
     "to apply": ("lossy bus", Guards(bus=AnswersWithoutApplying)),
     "numbers under a lock": ("busy", Guards(numbered_under_a_lock=False)),
+    "what is ended again": ("repeats", Guards(told_again=False)),
 }
 """What is missing, the weather in which that is met soonest, and the parts without it."""

@@ -101,6 +101,7 @@ class Guards:
     log: "type[MemoryLog] | None" = None
     bus: "type[Wire] | None" = None
     numbered_under_a_lock: bool = True
+    told_again: bool = True
 
 
 class _Locked(Exception):
@@ -387,7 +388,6 @@ class World:
 
     def change(self, process: "Process", keys: Sequence[int]) -> "asyncio.Task[Any]":
         """A change of one key, or of all of their owner."""
-        tags = (f"key:{keys[0]}",) if len(keys) == 1 else ("owner:ann",)
         made = Made(keys)
 
         def bump() -> None:
@@ -398,10 +398,36 @@ class World:
         async def body(transaction: Transaction) -> None:
             cast(_Transaction, transaction).writes.append(bump)
 
-        async def change() -> Receipt:
-            return (await process.house.change(body, lambda _: tags))[1]
+        return self._change(process, made, body, "changes", told=True)
 
-        self.tell(f"{process.id}: changes {' '.join(tags)}")
+    def end_again(self, process: "Process", keys: Sequence[int]) -> "asyncio.Task[Any]":
+        """A change that finds made what it wants, by somebody who may have no receipt yet."""
+        made = Made(keys)
+
+        def look() -> None:
+            made.versions = {key: self.versions[key] for key in keys}
+
+        async def body(_transaction: Transaction) -> None:
+            await self.call(process, look, "look")
+
+        return self._change(process, made, body, "ends again", told=self.guards.told_again)
+
+    def _change(
+        self,
+        process: "Process",
+        made: Made,
+        body: Callable[[Transaction], Coroutine[Any, Any, None]],
+        what: str,
+        *,
+        told: bool,
+    ) -> "asyncio.Task[Any]":
+        keys = made.keys
+        tags = (f"key:{keys[0]}",) if len(keys) == 1 else ("owner:ann",)
+
+        async def change() -> Receipt:
+            return (await process.house.change(body, lambda _: tags if told else ()))[1]
+
+        self.tell(f"{process.id}: {what} {' '.join(tags)}")
         task = process.loop.create_task(change())
 
         def settled(task: "asyncio.Task[Receipt]") -> None:
