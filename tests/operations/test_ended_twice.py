@@ -13,12 +13,13 @@ from sqlalchemy import select, update
 from keybearer import Auth
 from keybearer.adapters.sql import audit
 from keybearer.adapters.sql.tables import sessions
-from keybearer.domain.model import User
+from keybearer.domain.model import ANONYMOUS, User
 from keybearer.operations.app import App
+from keybearer.operations.refreshing import refresh_once
 from keybearer.verification.coherence import CLOCKS_MS, LEASE_MS, SLACK_MS
 from keybearer.web.mount import no_app
 from tests.attacks.nodes import open_nodes
-from tests.people import PASSWORD, StandingClock, person
+from tests.people import PASSWORD, StandingClock, call_of, person
 
 API = "/api/auth"
 ADA = "ada@example.com"
@@ -217,6 +218,18 @@ async def test_a_dead_token_makes_no_change_after_change(
     assert statuses[100:] == [429] * 10
     assert await changes(app) == before + 100
     assert (await logout(client, other)).status_code == 200  # the first time it always ends
+
+
+async def test_a_hundred_at_once_are_one_change(
+    client: httpx2.AsyncClient, app: App, ada: User
+) -> None:
+    pair = await with_spent(client)
+    await logout(client, pair)
+    before = await changes(app)
+    calls = [refresh_once(call_of(app, ANONYMOUS), pair["spent"]) for _ in range(100)]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert {getattr(answer, "code", None) for answer in answers} == {"INVALID_REFRESH_TOKEN"}
+    assert await changes(app) - before < 100
 
 
 async def test_whoever_is_logged_in_ends_others_as_often_as_need_be(

@@ -1,7 +1,7 @@
 """What every operation works with: the parts of one running keybearer, wired by Auth."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from keybearer.domain.model import Change, Session
 from keybearer.domain.ports import Body, Clock, Database, T, Tracer, Transaction
 from keybearer.operations.declaration import Call
 from keybearer.settings import Settings
+from keybearer.verification import patience
 from keybearer.verification.access import AccessTokens
 from keybearer.verification.coherence import NOBODY, Receipt
 from keybearer.verification.owners import Holds
@@ -64,6 +65,9 @@ class App:
     mounted_at: Callable[[], str]
     page: Callable[[str], str]
     _changes: "set[asyncio.Task[Any]]" = field(default_factory=set, init=False, repr=False)
+    _shared: "dict[object, asyncio.Task[None]]" = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     @property
     def api(self) -> str:
@@ -99,6 +103,14 @@ class App:
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
         return await asyncio.shield(task)
+
+    async def shared(self, name: object, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Does something once for all who want the same while it is under way."""
+        task = self._shared.get(name)
+        if task is None:
+            task = self._shared[name] = patience.begin(work())
+            task.add_done_callback(lambda _: self._shared.pop(name))
+        await asyncio.shield(task)
 
     async def _change(
         self, body: Body[T], tags: Callable[[T], tuple[str, ...]]

@@ -1,6 +1,7 @@
 """How a login begins and ends, whichever way."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from keybearer.adapters.sql import sessions as sql
 from keybearer.domain.credentials import Secret, mint_session_token
@@ -58,23 +59,10 @@ def outlives_browser(call: Call, login: LoginSession) -> bool:
 
 
 async def end_logins(call: Call, tx: Transaction, owner_id: str, ids: Sequence[str]) -> list[str]:
-    """Ends logins with their refresh families, in the caller's transaction.
-
-    Returns:
-        Those that a node may still accept, for `App.change`: that were ended now, or by somebody
-        else so lately that it may not have been told everywhere.
-
-    Raises:
-        Failure: TOO_MANY_ATTEMPTS, for whoever ends what has ended again and again, and presents
-            nothing that is good.
-    """
+    """Ends logins with their refresh families, in the caller's transaction; gives the ended ids."""
     ended = await sql.end(tx, ids, call.now)
     await record_ended(call, tx, owner_id, ended)
-    lease_ms = LEASE_MS + call.app.settings.stale_if_database_lost
-    lately = await sql.ended_since(tx, ids, settled_before(call.now, lease_ms))
-    if len(lately) > len(ended) and isinstance(call.caller, Anonymous):
-        await throttle.limit_here(call, tx, throttle.END_AGAIN)
-    return lately
+    return ended
 
 
 async def end_all_logins(
@@ -96,20 +84,56 @@ async def log_out(call: Call, owner_id: str, ids: Sequence[str]) -> None:
     """Ends logins; when this returns no token of theirs is accepted any more, whoever ended them.
 
     Raises:
-        Failure: as `end_logins`.
+        Failure: as `settle_ended`.
     """
 
-    async def body(tx: Transaction) -> list[str]:
-        return await end_logins(call, tx, owner_id, ids)
+    async def body(tx: Transaction) -> tuple[list[str], list[str]]:
+        ended = await end_logins(call, tx, owner_id, ids)
+        lately = await ended_lately(call, tx, ids)
+        return ended, [id for id in lately if id not in ended]
 
-    await call.app.change(body, tags_of)
+    (_, before), _ = await call.app.change(body, lambda done: tags_of(done[0]))
+    await settle_ended(call, before)
+
+
+async def ended_lately(call: Call, tx: Transaction, ids: Sequence[str]) -> list[str]:
+    """Those of the logins that ended so lately that some node may not have been told."""
+    lease_ms = LEASE_MS + call.app.settings.stale_if_database_lost
+    return await sql.ended_since(tx, ids, settled_before(call.now, lease_ms))
+
+
+async def settle_ended(call: Call, ids: Sequence[str]) -> None:
+    """Returns when no node accepts logins that had ended before, by whomever.
+
+    Raises:
+        Failure: TOO_MANY_ATTEMPTS, for whoever does that again and again, and presents nothing
+            that is good.
+        Unavailable: as `App.change`.
+    """
+    where = throttle.here(call) if isinstance(call.caller, Anonymous) else None
+
+    async def count(tx: Transaction) -> None:
+        await throttle.limit_here(call, tx, throttle.END_AGAIN)
+
+    async def settle(tag: str) -> None:
+        if where is not None:
+            await call.app.database.write(count)
+        await call.app.change(_nothing, lambda _: (tag,))
+
+    for tag in tags_of(ids):
+        # A hundred at once are one change.
+        await call.app.shared((tag, where), partial(settle, tag))
+
+
+async def _nothing(_tx: Transaction) -> None:
+    return None
 
 
 async def end_presented(call: Call) -> str | None:
     """Ends the login whose credential a request came with, and gives its id; there may be none.
 
     Raises:
-        Failure: SESSION_REQUIRED for an API key, which this does not end; as `end_logins`.
+        Failure: SESSION_REQUIRED for an API key, which this does not end; as `settle_ended`.
     """
     verdict = call.verdict
     if isinstance(verdict, Session):

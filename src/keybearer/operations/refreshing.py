@@ -21,7 +21,7 @@ from keybearer.domain.ports import Transaction
 from keybearer.operations import mails, outbox
 from keybearer.operations.app import record
 from keybearer.operations.declaration import Call
-from keybearer.operations.logins import end_logins, tags_of
+from keybearer.operations.logins import end_logins, ended_lately, settle_ended, tags_of
 from keybearer.verification.owners import owner_state
 
 LEEWAY_MS = 10_000
@@ -39,20 +39,20 @@ async def refresh_once(call: Call, text: str) -> Refreshed:
     """The login that a refresh token continues.
 
     Raises:
-        Failure: INVALID_REFRESH_TOKEN, whatever the reason; as `end_logins`.
+        Failure: INVALID_REFRESH_TOKEN, whatever the reason; as `settle_ended`.
     """
     token = parse_refresh_token(text.encode("utf-8"))
     if token is None:
         raise Failure("INVALID_REFRESH_TOKEN")
+
+    before: list[str] = []
 
     async def body(tx: Transaction) -> Refreshed | list[str]:
         family = await sql.family_by_id(tx, token.family)
         if family is None or not refresh_token_holds(call.app.ring, token, seed=family.seed):
             return []  # forged or mistyped: who has no token of ours ends nothing
         opened = await sql.by_id(tx, family.session_id, lock=True)
-        if opened is not None and opened.ended_at is not None:
-            # Nothing of it is good after our refusal, also if it was ended only just now.
-            return await end_logins(call, tx, opened.user_id, [opened.id])
+        before[:] = await ended_lately(call, tx, [family.session_id])
         family = await sql.family_by_id(tx, token.family)
         user = await accounts.user_by_id(tx, opened.user_id) if opened is not None else None
         if family is None or opened is None or user is None or not alive(call, opened, user):
@@ -68,6 +68,8 @@ async def refresh_once(call: Call, text: str) -> Refreshed:
     if isinstance(result, list):
         if result:
             call.app.wake_mail()
+        # Nothing of it is good after our refusal, also if it was ended only just now.
+        await settle_ended(call, before)
         raise Failure("INVALID_REFRESH_TOKEN")
     return result
 

@@ -26,7 +26,7 @@ from keybearer.operations.issuing import (
     session_jwt,
     token_pair,
 )
-from keybearer.operations.logins import end_logins, end_presented, log_out, open_login, tags_of
+from keybearer.operations.logins import end_presented, log_out, open_login
 from keybearer.operations.refreshing import Refreshed, alive, refresh_once
 from keybearer.operations.sessions import LOGIN_ERRORS, Email, Password
 from keybearer.operations.wire import Success
@@ -209,16 +209,16 @@ async def _end_by_refresh_token(
     if token is None:
         return
 
-    async def body(tx: Transaction) -> list[str]:
+    async def find(tx: Transaction) -> LoginSession | None:
         family = await sql.family_by_id(tx, token.family)
         if family is None or not refresh_token_holds(call.app.ring, token, seed=family.seed):
-            return []
-        opened = await sql.by_id(tx, family.session_id, lock=True)
-        if opened is None or opened.id == but or client_id not in (None, opened.client_id):
-            return []
-        return await end_logins(call, tx, opened.user_id, [opened.id])
+            return None
+        return await sql.by_id(tx, family.session_id)
 
-    await call.app.change(body, tags_of)
+    opened = await call.app.database.read(find)
+    if opened is None or opened.id == but or client_id not in (None, opened.client_id):
+        return
+    await log_out(call, opened.user_id, [opened.id])
 
 
 @operation(
