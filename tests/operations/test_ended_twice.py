@@ -229,7 +229,7 @@ async def test_a_hundred_at_once_are_one_change(
     calls = [refresh_once(call_of(app, ANONYMOUS), pair["spent"]) for _ in range(100)]
     answers = await asyncio.gather(*calls, return_exceptions=True)
     assert {getattr(answer, "code", None) for answer in answers} == {"INVALID_REFRESH_TOKEN"}
-    assert await changes(app) - before < 100
+    assert await changes(app) - before <= 10
 
 
 async def test_whoever_is_logged_in_ends_others_as_often_as_need_be(

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from keybearer.domain.credentials import SERVICE_PREFIX, PepperRing, mint
-from keybearer.domain.errors import Unavailable
+from keybearer.domain.errors import PlaceLost, Unavailable
 from keybearer.domain.limits import CHUNK_SHARE, ration
 from keybearer.domain.model import (
     Bars,
@@ -132,12 +132,13 @@ class MemoryLog:
     Attributes:
         lost: every call raises Unavailable.
         taken: another process serves.
+        check_lost: the database is lost when it is asked for the serving lock.
     """
 
     def __init__(self) -> None:
         self.changes: list[Change] = []
         self.nodes: dict[str, Member] = {}
-        self.lost = self.taken = False
+        self.lost = self.taken = self.check_lost = False
         self.reads = 0
 
     @property
@@ -199,7 +200,9 @@ class MemoryLog:
     async def check(self) -> None:
         """The serving lock."""
         if self.taken:
-            raise Unavailable("another process serves")
+            raise PlaceLost("another process serves")
+        if self.check_lost:
+            raise Unavailable("lost")
 
     def _ask(self) -> None:
         if self.lost:

@@ -320,6 +320,17 @@ async def test_nothing_stretches_the_lease_of_whoever_lost_its_place() -> None:
     assert scene.lease.until <= scene.clock.now()
 
 
+async def test_a_database_that_is_lost_between_the_questions_of_a_renewal_is_stretched_over() -> (
+    None
+):
+    scene = Scene(stale_ms=5_000)
+    await scene.lease.hold()
+    scene.log.check_lost = True
+    scene.clock.advance(LEASE_MS)
+    await scene.lease.hold()
+    assert (scene.lease.until, scene.lease.stretched) == (START + LEASE_MS + 5_000, True)
+
+
 async def test_after_the_end_there_is_no_lease_whatever_is_under_way() -> None:
     scene = Scene(stale_ms=5_000)
     await scene.lease.renew()

@@ -303,6 +303,9 @@ def walk(weather: Weather, seed: int, guards: Guards | None = None, *, calm: boo
             world.change(process, keys)
             world.run()
 
+    def end_again(process: Process) -> None:
+        world.end_again(process, choose([(0,), (1,), (0, 1)]))
+
     actions: list[tuple[int, Callable[[Process], None]]] = [
         (6, lambda process: world.ask(process, choose([0, 0, 1]))),
         (weather.changes, change),
@@ -313,7 +316,7 @@ def walk(weather: Weather, seed: int, guards: Guards | None = None, *, calm: boo
         (2 if weather.bus else 0, cut_bus),
         (weather.restarts, restart),
         (weather.forgets, lambda _: world.forget_changes()),
-        (weather.repeats, lambda process: world.end_again(process, choose([(0,), (1,), (0, 1)]))),
+        (weather.repeats, end_again),
     ]
     weights = [weight for weight, _ in actions]
     try:

@@ -3,6 +3,7 @@
     KeybearerError
     ├── Failure        a refusal the caller can understand and act on: `code` -> 4xx
     ├── Unavailable    a dependency is lost or overloaded: 503 with Retry-After, never a verdict
+    │   └── PlaceLost  another process may serve in our place: nothing declared covers that
     └── Misuse         the app or the operator did something wrong: told at the start, in one line
 
 The table below is the only place where a code meets its HTTP status and its public words.
@@ -190,6 +191,10 @@ class Unavailable(KeybearerError):
         self.code = code
         self.message = message or PROBLEMS[code].message
         super().__init__(reason)
+
+
+class PlaceLost(Unavailable):
+    """This process holds the serving lock no more, and another one may."""
 
 
 class Misuse(KeybearerError):

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from keybearer.domain.errors import Unavailable
+from keybearer.domain.errors import PlaceLost, Unavailable
 from keybearer.domain.model import Change, Member, News
 from keybearer.domain.ports import Clock
 from keybearer.verification import patience
@@ -116,8 +116,8 @@ class Lease:
         news = await self._news()
         try:
             await self._still_ours()
-        except Unavailable:
-            self._read_at = None  # another process may serve: nothing declared covers that
+        except PlaceLost:
+            self._read_at = None  # a database that is only lost is what was declared
             raise
         if self._is_gapless(news):
             for change in news.changes:

@@ -22,7 +22,7 @@ import os
 import stat
 from pathlib import Path
 
-from keybearer.domain.errors import Misuse, Unavailable
+from keybearer.domain.errors import Misuse, PlaceLost
 
 _Place = tuple[int, int] | None
 """Device and inode; None where nothing is."""
@@ -49,7 +49,7 @@ class OneFile:
         self._known = {path: _place(path) for path in (self._path, *self._beside)}
 
     def check(self) -> None:
-        """Raises Unavailable when the path leads to another file than when we began."""
+        """Raises PlaceLost when the path leads to another file than when we began."""
         self._check(self._path)
 
     def check_whole(self) -> None:
@@ -60,7 +60,7 @@ class OneFile:
 
     def _check(self, path: str) -> None:
         if self._known and _place(path) != self._known[path]:
-            raise Unavailable(
+            raise PlaceLost(
                 f"SQLite: {path} was deleted, moved or replaced while it was open: put back the "
                 "one that was there, or restart to go on with what is there now"
             )

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import QueuePool
 
 from keybearer.adapters.sql.serving import ALONE, PAUSES, SHARED
-from keybearer.domain.errors import Misuse, Unavailable
+from keybearer.domain.errors import Misuse, PlaceLost, Unavailable
 from keybearer.domain.ports import Body, Dialect, Row
 
 T = TypeVar("T")
@@ -274,7 +274,7 @@ class AdvisoryLock:
             except _LOST:
                 await self.release()
         if not await self._take(self._try):
-            raise Unavailable("the serving lock was lost and another process has it")
+            raise PlaceLost("the serving lock was lost and another process has it")
 
     async def release(self) -> None:
         """Closes the connection and so lets go."""

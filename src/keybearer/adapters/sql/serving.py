@@ -11,7 +11,7 @@ import os
 from typing import Protocol
 
 from keybearer.adapters.sql.file import OneFile
-from keybearer.domain.errors import Misuse, Unavailable
+from keybearer.domain.errors import Misuse, PlaceLost
 
 ALONE = (
     "another process already serves this database. Without Redis (KEYBEARER_REDIS_URL) two cannot "
@@ -103,9 +103,9 @@ class FileLock:
         try:
             taken = self._take()
         except Misuse as error:
-            raise Unavailable(f"the serving lock was lost: {error}") from None
+            raise PlaceLost(f"the serving lock was lost: {error}") from None
         if not taken:
-            raise Unavailable("the serving lock was lost and another process has it")
+            raise PlaceLost("the serving lock was lost and another process has it")
 
     async def release(self) -> None:
         """Closes the file and so lets go."""
