@@ -31,6 +31,7 @@ from keybearer.node import Node, journals_of
 from keybearer.operations.app import App, Identify
 from keybearer.plugins import ACCOUNTS, CORE, AnyOperation, Plugin, api_key, bearer, jwt, listed
 from keybearer.settings import Settings, load
+from keybearer.verification import patience
 from keybearer.verification.access import AccessTokens
 from keybearer.verification.grants import StoredGrants
 from keybearer.verification.limiter import Limiter
@@ -209,7 +210,7 @@ class Auth:
         app.hasher.close()
         app.verifier.lease.end()
         with contextlib.suppress(Unavailable):  # told in the log
-            await app.verifier.quota.end()
+            await patience.in_time(patience.begin(app.verifier.quota.end()))
         await self._leave_siblings()
         if self.node is not None:
             await self.node.leave()

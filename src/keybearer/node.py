@@ -17,6 +17,7 @@ from keybearer.domain.errors import Unavailable
 from keybearer.domain.model import Member
 from keybearer.domain.ports import Clock, Database
 from keybearer.settings import Settings
+from keybearer.verification import patience
 from keybearer.verification.cache import Cache
 from keybearer.verification.coherence import LEASE_MS, Bus, NoBus
 from keybearer.verification.lease import AnyLease, Lease, NoLease
@@ -110,7 +111,7 @@ class Node:
             await self.limits.stop()
         if isinstance(self.lease, Lease):
             with contextlib.suppress(Unavailable):
-                await self._log.leave(self.id)
+                await patience.in_time(patience.begin(self._log.leave(self.id)))
         if self.bus is not None:
             await self.bus.stop()
         await self._lock.release()

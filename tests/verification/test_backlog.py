@@ -383,6 +383,27 @@ async def test_an_end_without_a_database_leaves_it_to_the_next_start(
     assert base.counts == {"k": 2}
 
 
+async def test_an_end_does_not_wait_for_a_database_that_hangs(
+    node: Node,
+    base: Base,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(usage, "HANGS_SECONDS", 0.02)
+    base.fault = "hangs"
+    node.count(n=3)
+    await node.usage.end(node.now)
+    assert events(caplog) == ["usage.spilled", "usage.left"]
+    base.fault = "none"
+    base.mended.set()  # what was under way happens after all
+    later = Node(base, tmp_path)
+    await later.secure()
+    await later.usage.end(later.now)
+    assert base.counts == {"k": 3}
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize(("n", "lost"), [(1, 1), (0, 0)])
 async def test_without_a_disk_the_end_tells_what_is_lost(
     base: Base, caplog: pytest.LogCaptureFixture, n: int, lost: int

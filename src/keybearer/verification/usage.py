@@ -18,6 +18,7 @@ import msgspec
 
 from keybearer.domain.errors import Unavailable
 from keybearer.domain.model import Batch, Key, LastUse, Sample, SecretUse
+from keybearer.verification import patience
 from keybearer.verification.backlog import Backlog, Write
 from keybearer.verification.spill import NewId, Spill
 
@@ -30,6 +31,8 @@ FLUSH_MS = 700
 PATIENCE_SECONDS = 0.2
 """How long the database may take for a flush before the disk is asked as well."""
 END_SECONDS = 5.0
+HANGS_SECONDS = 2.0
+"""After so long without an answer the end goes on without the database."""
 _HOUR_MS = 3_600_000
 
 ACCEPTED = "accepted"
@@ -242,16 +245,21 @@ class Usage:
             flush.result()
 
     async def end(self, now: int) -> None:
-        """Writes everything, or leaves it on the disk for whoever comes next."""
+        """Writes everything, or leaves it on the disk for whoever comes next.
+
+        A database that hangs is waited for no longer than HANGS_SECONDS, unless the disk takes
+        nothing: whoever stops us kills us if we take too long.
+        """
         reason = ""
         try:
-            await self.flush(now)
+            await patience.in_time(self._begin(self.flush(now)), HANGS_SECONDS)
             async with self._one_at_a_time:
                 await self._backlog.write(now, seconds=END_SECONDS)
         except Unavailable as error:
             reason = error.reason
+        kept = await self._to_disk(now)
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks, timeout=HANGS_SECONDS if kept else None)
         if not await self._to_disk(now):
             log.error("usage.lost", extra={"reason": reason})
         left = await self._backlog.close()
