@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from itertools import count
@@ -122,35 +122,30 @@ def run_postgres(**settings: str) -> Iterator[PostgresServer]:
         if done.returncode:
             raise RuntimeError(f"initdb failed: {done.stderr.strip()}")
 
-        def command(port: int) -> list[str | Path]:
-            # fsync off: these databases need not outlive the machine. synchronous_commit stays on,
-            # so that an acknowledged commit survives the kill of a session as it would in earnest.
-            return [
-                *_as(account),
-                *(programs / "postgres", "-D", data, "-p", str(port)),
-                *("-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"),
-                *("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=200"),
-                *("-c", "shared_buffers=64MB", "-c", "autovacuum=off", "-c", "timezone=UTC"),
-                *(part for each in settings.items() for part in ("-c", "=".join(each))),
-            ]
+        with _postgres(programs, folder, settings) as server:
+            yield server
 
-        def ready(port: int) -> bool:
-            probe: list[str | Path] = [
-                programs / "pg_isready",
-                "-q",
-                "-h",
-                "127.0.0.1",
-                "-p",
-                str(port),
-            ]
-            return subprocess.run(probe, check=False).returncode == 0
 
-        with _run(command, ready, folder=folder) as port:
-            server = PostgresServer(programs=programs, port=port)
-            try:
-                yield server
-            finally:
-                server.close()
+@contextlib.contextmanager
+def run_standby(primary: PostgresServer) -> Iterator[PostgresServer]:
+    """Run a hot standby of a PostgreSQL until the block ends."""
+    programs, account = _postgres_programs(), _postgres_account()
+    origin = primary.admin_url.rpartition("/")[0]
+    with tempfile.TemporaryDirectory(prefix="keybearer-pg-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        if account:
+            os.chown(folder, account.pw_uid, account.pw_gid)
+        data = folder / "data"
+        copy: list[str | Path] = [
+            *_as(account),
+            *(programs / "pg_basebackup", "--dbname", origin, "--pgdata", data),
+            *("--write-recovery-conf", "--checkpoint", "fast", "--no-sync"),
+        ]
+        done = subprocess.run(copy, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"pg_basebackup failed: {done.stderr.strip()}")
+        with _postgres(programs, folder, {}) as server:
+            yield server
 
 
 class RedisServer:
@@ -281,6 +276,44 @@ def _redis_said(port: int, command: bytes) -> bytes:
     with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
         connection.sendall(command + b"\r\n")
         return connection.recv(4096)
+
+
+@contextlib.contextmanager
+def _postgres(
+    programs: Path, folder: Path, settings: Mapping[str, str]
+) -> Iterator[PostgresServer]:
+    """Run what is in `folder / "data"` until the block ends."""
+    account, data = _postgres_account(), folder / "data"
+
+    def command(port: int) -> list[str | Path]:
+        # fsync off: these databases need not outlive the machine. synchronous_commit stays on,
+        # so that an acknowledged commit survives the kill of a session as it would in earnest.
+        return [
+            *_as(account),
+            *(programs / "postgres", "-D", data, "-p", str(port)),
+            *("-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"),
+            *("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=200"),
+            *("-c", "shared_buffers=64MB", "-c", "autovacuum=off", "-c", "timezone=UTC"),
+            *(part for each in settings.items() for part in ("-c", "=".join(each))),
+        ]
+
+    def ready(port: int) -> bool:
+        probe: list[str | Path] = [
+            programs / "pg_isready",
+            "-q",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(port),
+        ]
+        return subprocess.run(probe, check=False).returncode == 0
+
+    with _run(command, ready, folder=folder) as port:
+        server = PostgresServer(programs=programs, port=port)
+        try:
+            yield server
+        finally:
+            server.close()
 
 
 @contextlib.contextmanager

@@ -15,10 +15,11 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from keybearer.adapters.sql import postgres as module
+from keybearer.adapters.sql.database import migrate
 from keybearer.adapters.sql.postgres import POOL_SIZE, WRITERS, AdvisoryLock, PostgresDatabase
 from keybearer.domain.errors import Misuse, Unavailable
 from keybearer.domain.ports import Body, Transaction
-from tests.servers import PostgresServer, _as, _postgres_account, run_postgres
+from tests.servers import PostgresServer, _as, _postgres_account, run_postgres, run_standby
 
 _ADD = text("INSERT INTO things (id) VALUES (:id)")
 _COUNT = text("SELECT count(*) AS n FROM things")
@@ -568,4 +569,49 @@ async def test_a_lock_takes_no_connection_from_a_full_pool_for_ever(
         await AdvisoryLock(database).held_elsewhere()
     await lock.release()
     assert await database.read(_sleep) is not None
+    await database.close()
+
+
+@pytest.fixture(scope="module")
+def primary() -> Iterator[PostgresServer]:
+    with run_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def standby(primary: PostgresServer) -> Iterator[PostgresServer]:
+    with run_standby(primary) as server:
+        yield server
+
+
+async def test_a_hot_standby_is_not_taken_for_the_database(standby: PostgresServer) -> None:
+    assert standby.execute("SELECT pg_is_in_recovery()") == "t"
+    database = PostgresDatabase(standby.admin_url)
+    with pytest.raises(Unavailable, match="the server is a standby, not the primary"):
+        await database.read(lambda tx: tx.one(text("SELECT 1")))
+    with pytest.raises(Unavailable, match="standby"):
+        await AdvisoryLock(database).acquire()
+    with pytest.raises(Unavailable, match="is a standby, whose answers lag behind"):
+        await migrate(database)
+    assert database.busy == 0
+    await database.close()
+
+
+async def test_nor_is_one_that_a_pooler_told_of_as_the_primary(
+    fresh_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_GREETING", "SELECT true")
+    database = PostgresDatabase(fresh_postgres)
+    with pytest.raises(Unavailable, match="the server is a standby, not the primary"):
+        await database.read(lambda tx: tx.one(text("SELECT 1")))
+    await database.close()
+
+
+async def test_of_several_hosts_the_primary_is_taken(
+    primary: PostgresServer, standby: PostgresServer
+) -> None:
+    hosts = [each.admin_url.split("@")[1].split("/")[0] for each in (standby, primary)]
+    database = PostgresDatabase(f"postgresql://postgres@/postgres?host={'&host='.join(hosts)}")
+    await database.write(create)
+    assert await database.read(count) == 0
     await database.close()

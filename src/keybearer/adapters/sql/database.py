@@ -12,7 +12,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from keybearer.adapters.sql.serving import FileLock, ServingLock
+from keybearer.adapters.sql.serving import FileLock, ServingLock, Standby
 from keybearer.adapters.sql.sqlite import SqliteDatabase
 from keybearer.domain.errors import Misuse, Unavailable
 
@@ -89,6 +89,11 @@ def _unreachable(database: "SqliteDatabase | PostgresDatabase", error: Exception
     url = database.engine.url
     if not isinstance(database, SqliteDatabase):
         where = f"{url.host}:{url.port or 5432}"
+        if isinstance(cause, Standby):
+            return Unavailable(
+                f"DATABASE_URL: PostgreSQL at {where} is a standby, whose answers lag behind: "
+                "name the primary, or an address that leads to it"
+            )
         how = "cannot be reached" if isinstance(cause, OSError) else "refuses"
         return Unavailable(
             f"DATABASE_URL: PostgreSQL at {where} {how} ({type(cause).__name__}: {cause})"

@@ -5,13 +5,14 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, TextClause, event, text
+import asyncpg
+from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool
 
-from keybearer.adapters.sql.serving import ALONE, PAUSES, SHARED
+from keybearer.adapters.sql.serving import ALONE, PAUSES, SHARED, Standby
 from keybearer.domain.errors import Misuse, PlaceLost, Unavailable
 from keybearer.domain.ports import Body, Dialect, Row
 
@@ -39,6 +40,11 @@ the wait for one's turn and the wait for who has the row apart, and both togethe
 IDLE_SECONDS: what a paused process has in the queue for a row is gone when the row is free, and
 does not get it next, to stand still in its turn."""
 
+_GREETING = "SELECT pg_is_in_recovery()"
+_LIMITS = (
+    ", set_config('idle_in_transaction_session_timeout', '{idle:.0f}', false)"
+    ", set_config('lock_timeout', '{lock:.0f}', false)"
+)
 _HELD_UP = "55P03"  # lock_not_available
 _LOST = (SQLAlchemyError, OSError, asyncio.TimeoutError, EOFError)
 
@@ -49,7 +55,26 @@ def connect_engine(url: str, *, idle_seconds: float | None) -> AsyncEngine:
     Args:
         idle_seconds: how long a transaction may stand still; None where nothing has a limit.
     """
-    engine = create_async_engine(
+    greeting = _GREETING
+    if idle_seconds is not None:
+        greeting += _LIMITS.format(idle=idle_seconds * 1000, lock=LOCK_SECONDS * 1000)
+
+    async def dial(*address: object, **options: object) -> Any:
+        try:
+            line = await asyncpg.connect(*address, **options)
+        except asyncpg.TargetServerAttributeNotMatched:
+            raise Standby from None
+        try:
+            # Not among the parameters of the start, which a pooler on the way forgets or refuses,
+            # and asked as well as required: a pooler may tell of another server than is there now.
+            if await line.fetchval(greeting):
+                raise Standby
+        except BaseException:
+            line.terminate()
+            raise
+        return line
+
+    return create_async_engine(
         "postgresql+asyncpg://" + url.split("://", 1)[1],
         pool_size=POOL_SIZE,
         max_overflow=0,
@@ -57,24 +82,13 @@ def connect_engine(url: str, *, idle_seconds: float | None) -> AsyncEngine:
         pool_timeout=POOL_TIMEOUT_SECONDS,
         pool_use_lifo=True,
         connect_args={
+            "async_creator_fn": dial,
             "timeout": CONNECT_TIMEOUT_SECONDS,
             "command_timeout": None if idle_seconds is None else COMMAND_TIMEOUT_SECONDS,
+            "target_session_attrs": "primary",  # of several hosts, whichever it is
             "server_settings": {"application_name": "keybearer", "jit": "off"},
         },
     )
-    if idle_seconds is None:
-        return engine
-    limits = (
-        f"SET idle_in_transaction_session_timeout = {idle_seconds * 1000:.0f}; "
-        f"SET lock_timeout = {LOCK_SECONDS * 1000:.0f}"
-    )
-
-    # Not among the parameters of the start, which a pooler on the way forgets or refuses.
-    def set_limits(connection: Any, _record: object) -> None:
-        connection.run_async(lambda driver: driver.execute(limits))
-
-    event.listen(engine.sync_engine, "connect", set_limits)
-    return engine
 
 
 class _Transaction:

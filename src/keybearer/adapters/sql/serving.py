@@ -25,6 +25,17 @@ PAUSES = (0.01, 0.02, 0.05, 0.1)
 """Seconds; a command that looks whether somebody serves has the lock for a moment, too."""
 
 
+class Standby(ConnectionError):
+    """What answers is a hot standby, whose log of changes lags behind that of the primary.
+
+    Reads and advisory locks work there, too: a node that took it for the database would renew its
+    lease from what was, and accept what has been revoked.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("the server is a standby, not the primary")
+
+
 class ServingLock(Protocol):
     """Held by whoever serves a database; ends with the process, however it ends."""
 
