@@ -62,8 +62,10 @@ async def test_keys_that_ended_long_ago_go_in_batches(
 async def test_changes_that_every_node_has_read_are_forgotten(
     app: App, clock: StandingClock
 ) -> None:
-    made = await create_api_key(call_of(app), CreateKey(user_id=(await person(app)).id))
-    await revoke_api_key(call_of(app), RevokeKey(key_id=made.id))
+    owner = (await person(app)).id
+    for _ in range(2):
+        made = await create_api_key(call_of(app), CreateKey(user_id=owner))
+        await revoke_api_key(call_of(app), RevokeKey(key_id=made.id))
 
     async def kept() -> int:
         rows = await app.database.read(lambda tx: tx.all(select(invalidations.c.seq)))
@@ -71,7 +73,8 @@ async def test_changes_that_every_node_has_read_are_forgotten(
 
     clock.advance(coherence.KEPT_MS)
     await upkeep.forget_ended(app)
-    assert await kept() >= 1
+    before = await kept()
+    assert before > 1
     clock.advance(1)
     await upkeep.forget_ended(app)
-    assert await kept() == 0
+    assert await kept() == 1  # the last one, whose mark tells that nothing is missing

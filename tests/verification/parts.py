@@ -137,6 +137,8 @@ class MemoryLog:
 
     def __init__(self) -> None:
         self.changes: list[Change] = []
+        self.marks = {0: 0}
+        self._drawn = 0
         self.nodes: dict[str, Member] = {}
         self.lost = self.taken = self.check_lost = False
         self.reads = 0
@@ -149,7 +151,15 @@ class MemoryLog:
         """What another node has committed."""
         made = Change(self.seq + 1, tags, origin)
         self.changes.append(made)
+        self._drawn += 1
+        self.marks[made.seq] = self._drawn
         return made
+
+    def lose(self, many: int) -> None:
+        """The log goes back: its last changes are lost."""
+        for lost in self.changes[-many:]:
+            del self.marks[lost.seq]
+        del self.changes[-many:]
 
     async def append(self, tx: object, tags: tuple[str, ...], origin: str) -> int:
         self._ask()
@@ -159,7 +169,13 @@ class MemoryLog:
         self._ask()
         self.reads += 1
         later = [] if after is None else [each for each in self.changes if each.seq > after]
-        return News(seq=self.seq, changes=later, member=self.nodes.get(node))
+        return News(
+            seq=self.seq,
+            mark=self.marks[self.seq],
+            mark_after=None if after is None else self.marks.get(after),
+            changes=later,
+            member=self.nodes.get(node),
+        )
 
     async def members(self) -> Sequence[Member]:
         self._ask()
@@ -176,9 +192,10 @@ class MemoryLog:
         self.nodes[node] = msgspec.structs.replace(self.nodes[node], suspicion=None)
         return True
 
-    async def note(self, node: str, seq: int) -> None:
+    async def note(self, node: str, seq: int, mark: int | None) -> None:
         self._ask()
-        if node in self.nodes and self.nodes[node].applied < seq:
+        same = seq in self.marks and self.marks[seq] == mark
+        if same and node in self.nodes and self.nodes[node].applied < seq:
             self.nodes[node] = msgspec.structs.replace(self.nodes[node], applied=seq)
 
     async def suspect(self, nodes: Iterable[str], mark: int) -> None:

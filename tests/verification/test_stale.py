@@ -30,6 +30,7 @@ from tests.verification.unguarded import (
     AsksInVainToBeReadmitted,
     ExpelsUnderAnyMark,
     IsNotLookedAtAgain,
+    SeesNoMark,
 )
 from tests.verification.world import (
     AT_ONCE,
@@ -179,6 +180,7 @@ class Weather:
     bus: Sequence[Trouble] = ()
     restarts: int = 0
     forgets: int = 0
+    failovers: int = 0
     changes: int = 3
     repeats: int = 0
     probing: bool = True
@@ -223,6 +225,13 @@ WEATHERS = {
     ),
     "busy": Weather(changes=12, forgets=2, lost_posts=0.4, delays=(0, 0, 0, 0, 900, 300_000)),
     "repeats": Weather(repeats=4, restarts=1, lost_posts=0.4, delays=(0, 0, 0, 900, 300_000)),
+    "failovers": Weather(
+        failovers=3,
+        lost_posts=0.5,
+        bus=("", "cut"),
+        delays=(0, 0, 0, 900, 300_000),
+        cut_databases=2,
+    ),
     "all at once": Weather(
         delays=(0, 0, 0, 0, 900, 40_000, 700_000, 1_900_000),
         lost_calls=0.04,
@@ -317,6 +326,8 @@ def walk(weather: Weather, seed: int, guards: Guards | None = None, *, calm: boo
         (weather.restarts, restart),
         (weather.forgets, lambda _: world.forget_changes()),
         (weather.repeats, end_again),
+        (weather.failovers, lambda _: world.replicate()),
+        (weather.failovers, lambda _: world.fail_over()),
     ]
     weights = [weight for weight, _ in actions]
     try:
@@ -437,12 +448,30 @@ def a_renewal_ends_with_a_lease_that_is_over(told: Told) -> None:
     world.advance(3_000_000)
 
 
+def a_change_gets_the_number_of_one_that_was_lost(told: Told) -> None:
+    world, a, b = told.world, told.a, told.b
+    a.bus_is = "cut"
+    world.replicate()
+    world.change(b, [1])
+    world.advance(600_000)  # a has read it
+    world.ask(a, 0)
+    world.advance(0)
+    world.fail_over()
+    a.database = "cut"
+    world.change(b, [0])
+    world.advance(2_100_000)
+    a.database = ""
+    world.ask(a, 0)
+    world.advance(1_000_000)
+
+
 @pytest.mark.parametrize(
     ("history", "without"),
     [
         (a_suspect_comes_back_while_it_is_expelled, Guards(log=ExpelsUnderAnyMark)),
         (a_suspect_says_too_late_that_it_is_there, Guards(lease=AsksInVainToBeReadmitted)),
         (a_renewal_ends_with_a_lease_that_is_over, Guards(lease=IsNotLookedAtAgain)),
+        (a_change_gets_the_number_of_one_that_was_lost, Guards(lease=SeesNoMark)),
     ],
 )
 def test_a_rare_history(history: Callable[[Told], None], without: Guards) -> None:

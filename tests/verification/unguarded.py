@@ -15,7 +15,7 @@ from keybearer.verification.lease import Lease, NoLease
 from keybearer.verification.presented import Presented
 from keybearer.verification.spread import Spread
 from keybearer.verification.verifier import Verifier
-from tests.verification.world import Guards, MemoryLog, Wire
+from tests.verification.world import ANY, Guards, MemoryLog, Wire
 
 # --- the check -------------------------------------------------------------------------------
 
@@ -63,13 +63,19 @@ class CountsFromAfterTheRead(Lease):
 class AppliesNothing(Lease):
     async def _renew(self) -> None:
         begun = self._clock.now()
-        self._known = (await self._news()).seq
+        news = await self._news()
+        self._known, self._mark = news.seq, news.mark
         self.until = begun + LEASE_MS
 
 
 class SeesNoGap(Lease):
     def _is_gapless(self, news: News) -> bool:
         return True
+
+
+class SeesNoMark(Lease):
+    def _is_gapless(self, news: News) -> bool:
+        return super()._is_gapless(msgspec.structs.replace(news, mark_after=self._mark))
 
 
 class KnowsWhatItHeard(Lease):
@@ -81,14 +87,14 @@ class KnowsWhatItHeard(Lease):
 class NotesWhatItHeard(Lease):
     def heard(self, change: Change) -> None:
         super().heard(change)
-        task = asyncio.ensure_future(self._log.note(self._me.id, change.seq))
+        task = asyncio.ensure_future(self._log.note(self._me.id, change.seq, ANY))
         task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
 
 class NotesBeforeItApplies(Lease):
     async def _news(self) -> News:
         news = await super()._news()
-        await self._log.note(self._me.id, news.seq)
+        await self._log.note(self._me.id, news.seq, news.mark)
         return news
 
 

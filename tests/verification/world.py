@@ -84,6 +84,9 @@ class Fate:
     lost: bool = False
 
 
+ANY = -1
+"""The mark under which a part without its guard notes whatever it has."""
+
 AT_ONCE = Fate()
 ONCE = (0,)
 """A message that arrives at once, and once."""
@@ -118,16 +121,28 @@ class _Transaction:
     def __init__(self) -> None:
         self.writes: list[Callable[[], None]] = []
         self.change: Change | None = None
-        self.over = False
+        self.over = self.lost = False
         self.committing = False
 
 
 @dataclass
 class Made:
-    """A change, and the versions that it made."""
+    """A change, and the versions that it made, before or after which failover."""
 
     keys: Sequence[int]
     versions: dict[int, int] = field(default_factory=dict)
+    failovers: int = -1
+
+
+@dataclass
+class _Copy:
+    """What a standby has received."""
+
+    members: dict[str, Member]
+    changes: list[Change]
+    versions: list[int]
+    seq: int
+    marks: dict[int, int]
 
 
 class World:
@@ -159,10 +174,15 @@ class World:
         self.changes: list[Change] = []
         self.versions = [1 for _ in KEYS]
         self.over = [1 for _ in KEYS]
+        self.lost = [1 for _ in KEYS]
         self.calls_fail = True
         self.probing = True
         self.receipts = 0
+        self.failovers = 0
         self._seq = 0
+        self._marks = {0: 0}
+        self._drawn = 0
+        self._standby: _Copy | None = None
         self._handed_out = 0
         self._holder: _Transaction | None = None
         self._parked: list[Callable[[], None]] = []
@@ -265,7 +285,7 @@ class World:
             except _Locked:
                 self._parked.append(work)
                 return
-            except _IsThere as error:
+            except (_IsThere, Unavailable) as error:
                 outcome: tuple[T | None, Exception | None] = (None, error)
             else:
                 outcome = (value, None)
@@ -299,6 +319,8 @@ class World:
         self._release(transaction)
 
     def _commit(self, transaction: _Transaction) -> None:
+        if transaction.lost:
+            raise Unavailable("the server is gone")
         if transaction.over:
             return
         transaction.over = True
@@ -307,6 +329,8 @@ class World:
         change = transaction.change
         if change is not None:
             self._seq = max(self._seq, change.seq)
+            self._drawn += 1
+            self._marks[change.seq] = self._drawn
             self.changes.append(change)
             self.changes.sort(key=lambda change: change.seq)
             self.tell(f"committed: {change.seq} {' '.join(change.tags)} by {change.origin}")
@@ -320,6 +344,8 @@ class World:
                 work()
 
     def number(self, transaction: _Transaction, tags: tuple[str, ...], origin: str) -> int:
+        if transaction.lost:
+            raise Unavailable("the server is gone")
         if transaction.over:
             return 0  # nobody listens any more
         if self.guards.numbered_under_a_lock:
@@ -333,7 +359,55 @@ class World:
 
     def news(self, node: str, after: int | None) -> News:
         since = [] if after is None else [each for each in self.changes if each.seq > after]
-        return News(seq=self._seq, changes=since[:MANY], member=self.members.get(node))
+        return News(
+            seq=self._seq,
+            mark=self._marks[self._seq],
+            mark_after=None if after is None else self._marks.get(after),
+            changes=since[:MANY],
+            member=self.members.get(node),
+        )
+
+    def replicate(self) -> None:
+        """A standby receives what is committed by now, and nothing more until the next time."""
+        self.tell("the standby receives what is there")
+        self._standby = _Copy(
+            dict(self.members),
+            list(self.changes),
+            list(self.versions),
+            self._seq,
+            dict(self._marks),
+        )
+
+    def fail_over(self) -> None:
+        """The standby takes over: what it has not received is lost, and all that is under way.
+
+        The old server answers nobody any more, for as long as a lease that it gave may last.
+        """
+        if self._standby is None:
+            return
+        self.tell("the database is gone")
+        troubles = {process: process.database for process in self.processes}
+        for process in troubles:
+            process.database = "cut"
+        self.advance((self.lease_ms + SLACK_MS) * 1000)
+        for process, trouble in troubles.items():
+            process.database = trouble
+        self.tell("the standby takes over, with change", self._standby.seq)
+        self.failovers += 1
+        copy, self._standby = self._standby, None
+        self.members, self.changes = copy.members, copy.changes
+        self._seq, self._marks = copy.seq, copy.marks
+        # Versions that were lost are not given again: who accepts by one is found out.
+        self.lost = [max(pair) for pair in zip(self.lost, self.versions, strict=True)]
+        self.versions = copy.versions
+        self.over = [min(pair) for pair in zip(self.over, self.versions, strict=True)]
+        for process in self.processes:
+            for transaction in process.transactions:
+                transaction.lost = True
+                self.roll_back(transaction)
+
+    def mark_of(self, seq: int) -> int | None:
+        return self._marks.get(seq)
 
     def forget_changes(self) -> None:
         """As upkeep does with those that are older than any reader should be."""
@@ -360,7 +434,7 @@ class World:
 
     def ask(self, process: "Process", key: int) -> None:
         """A request that begins now."""
-        floor, healthy = self.over[key], not self.calls_fail
+        floor, healthy, failovers = self.over[key], not self.calls_fail, self.failovers
         if process.ending:
             healthy = False
         presented = Presented(KEYS[key], "bearer", None)
@@ -380,7 +454,7 @@ class World:
             verified = task.result()
             assert isinstance(verified, Verified)
             version = int(verified.session.name or 0)
-            if version < floor:
+            if version < floor and failovers == self.failovers:
                 text = f"{process.id} accepted version {version} of key {key} after {floor}"
                 self.fault(StaleAccept(text))
 
@@ -392,8 +466,9 @@ class World:
 
         def bump() -> None:
             for key in made.keys:
-                self.versions[key] += 1
+                self.versions[key] = max(self.versions[key], self.lost[key]) + 1
                 made.versions[key] = self.versions[key]
+            made.failovers = self.failovers
 
         async def body(transaction: Transaction) -> None:
             cast(_Transaction, transaction).writes.append(bump)
@@ -444,6 +519,9 @@ class World:
 
     def _receive(self, process: "Process", made: Made, receipt: Receipt) -> None:
         self.receipts += 1
+        if made.failovers != self.failovers:
+            self.tell(f"{process.id}: receipt for {made.versions}, which may be lost")
+            return
         self.tell(f"{process.id}: receipt for {made.versions} after {receipt.waited_ms} ms")
         for key, version in made.versions.items():
             self.over[key] = max(self.over[key], version)
@@ -512,9 +590,11 @@ class MemoryLog:
 
         return await self.world.call(self.by, happen, "readmit")
 
-    async def note(self, node: str, seq: int) -> None:
+    async def note(self, node: str, seq: int, mark: int | None) -> None:
         def happen() -> None:
             member = self.world.members.get(node)
+            if mark != ANY and self.world.mark_of(seq) != mark:
+                return
             if member is not None and member.applied < seq:
                 self.world.members[node] = msgspec.structs.replace(member, applied=seq)
 

@@ -468,11 +468,15 @@ class News(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         seq: the number of the last change.
+        mark: the random mark of the last change.
+        mark_after: the mark, in this log, of the change that was asked for; None where it has none.
         changes: those after the one that was asked for, in order; with a gap where the log does
             not reach back so far, or there are too many.
         member: the asking node as it is written down; None where it is not.
     """
 
     seq: int
+    mark: int | None = None
+    mark_after: int | None = None
     changes: Sequence[Change] = ()
     member: Member | None = None

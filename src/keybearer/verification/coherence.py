@@ -11,6 +11,13 @@ touched; the lease counts 2 s from before that read was sent:
                   │ no bus? A notes in its row what it read of the log ─────▶ "revoked"
                   └ no word at all ────────── A's lease is over: 2.25 s ────▶ "revoked"
 
+A log can go back: a failover, or a crash, may lose the last commits, and the next change gets the
+number of a lost one. So each has a random mark as well, and a node that has read change 7 is told
+the mark of 7: another one than it knows, or none, and it drops its whole cache and begins anew.
+
+    node A   has read 7 (mark 31) ──────────────────── read log: 8, and 7 has mark 54: drop all
+    log      … 6, 7 (31) ✗ lost    6, 7 (54) `key:k`, 8 …
+
 The database decides, the bus only hurries: lost, late, doubled and reordered messages, a Redis
 that was flushed, failed over or is split in two make receipts slower, and nothing else.
 
@@ -86,7 +93,9 @@ class Log(Protocol):
         ...
 
     async def news(self, node: str, after: int | None) -> News:
-        """The state of the log, and the changes after one; None asks for no changes."""
+        """The state of the log, and the changes after one, whose mark it tells; None asks for no
+        changes.
+        """
         ...
 
     async def members(self) -> Sequence[Member]:
@@ -101,8 +110,8 @@ class Log(Protocol):
         """Takes the suspicion from a member; False if it is none any more."""
         ...
 
-    async def note(self, node: str, seq: int) -> None:
-        """Notes that a member has applied every change up to one."""
+    async def note(self, node: str, seq: int, mark: int | None) -> None:
+        """Notes that a member has applied every change up to one, if that still has this mark."""
         ...
 
     async def suspect(self, nodes: Iterable[str], mark: int) -> None:

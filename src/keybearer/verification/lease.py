@@ -48,6 +48,7 @@ class Lease:
         self._me = me
         self._still_ours = still_ours
         self._known: int | None = None
+        self._mark: int | None = None
         self._heard: set[int] = set()
         self._read_at: int | None = None
         self._ended = False
@@ -124,7 +125,8 @@ class Lease:
                 self._cache.invalidate(change.tags)
         else:
             self._cache.clear()
-        self._known = news.seq
+            self._heard.clear()  # a number that was heard may be another change's
+        self._known, self._mark = news.seq, news.mark
         if not self._ended:
             self._read_at = begun
             self.until = begun + LEASE_MS
@@ -134,7 +136,7 @@ class Lease:
         self._heard = {seq for seq in self._heard if seq > news.seq}
         if unheard:  # its message was lost, and somebody waits
             self._bus.acknowledge(unheard)
-            await self._log.note(self._me.id, news.seq)
+            await self._log.note(self._me.id, news.seq, news.mark)
 
     async def _news(self) -> News:
         """The news of the log, as one who is a member and not suspected."""
@@ -153,7 +155,7 @@ class Lease:
                 return news
 
     def _is_gapless(self, news: News) -> bool:
-        if self._known is None or news.seq < self._known:
+        if self._known is None or news.mark_after is None or news.mark_after != self._mark:
             return False
         seqs = [change.seq for change in news.changes]
         return seqs == list(range(self._known + 1, news.seq + 1))

@@ -1,9 +1,10 @@
 """The log of changes and the members, as rows; what they are for: `verification/coherence.py`."""
 
 import contextlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 
-from sqlalchemy import and_, bindparam, delete, insert, select, update
+from sqlalchemy import and_, bindparam, delete, exists, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from keybearer.adapters.sql.tables import coherence, invalidations, nodes
@@ -20,13 +21,14 @@ _MANY = 1_000
 _NUMBER = (
     update(coherence)
     .where(coherence.c.id == 1)
-    .values(seq=coherence.c.seq + 1)
+    .values(seq=coherence.c.seq + 1, mark=bindparam("new_mark"))
     .returning(coherence.c.seq)
 )
 _APPEND = insert(invalidations)
 _STATE = (
     select(
         coherence.c.seq,
+        coherence.c.mark,
         nodes.c.id.label("node"),
         nodes.c.lease_ms,
         nodes.c.applied,
@@ -36,8 +38,8 @@ _STATE = (
     .where(coherence.c.id == 1)
 )
 _CHANGES = (
-    select(invalidations.c.seq, invalidations.c.tags, invalidations.c.origin)
-    .where(invalidations.c.seq > bindparam("after"), invalidations.c.seq <= bindparam("until"))
+    select(invalidations.c.seq, invalidations.c.tags, invalidations.c.origin, invalidations.c.mark)
+    .where(invalidations.c.seq >= bindparam("after"), invalidations.c.seq <= bindparam("until"))
     .order_by(invalidations.c.seq)
     .limit(_MANY)
 )
@@ -50,7 +52,19 @@ _JOIN = insert(nodes)
 _READMIT = update(nodes).where(nodes.c.id == bindparam("of_node")).values(suspicion=None)
 _NOTE = (
     update(nodes)
-    .where(nodes.c.id == bindparam("of_node"), nodes.c.applied < bindparam("until"))
+    .where(
+        nodes.c.id == bindparam("of_node"),
+        nodes.c.applied < bindparam("until"),
+        # A log that has gone back meanwhile may have another change of that number, or none yet.
+        or_(
+            exists().where(
+                invalidations.c.seq == bindparam("until"), invalidations.c.mark == bindparam("mark")
+            ),
+            exists().where(
+                coherence.c.seq == bindparam("until"), coherence.c.mark == bindparam("mark")
+            ),
+        ),
+    )
     .values(applied=bindparam("until"))
 )
 _SUSPECT = (
@@ -62,7 +76,11 @@ _EXPEL = delete(nodes).where(
     and_(nodes.c.id == bindparam("of_node"), nodes.c.suspicion == bindparam("mark"))
 )
 _LEAVE = delete(nodes).where(nodes.c.id == bindparam("of_node"))
-_FORGET = delete(invalidations).where(invalidations.c.at < bindparam("before"))
+_LAST = select(coherence.c.seq).where(coherence.c.id == 1).scalar_subquery()
+_FORGET = delete(invalidations).where(
+    invalidations.c.at < bindparam("before"),
+    invalidations.c.seq < _LAST,  # whose mark tells those who have read it that nothing is missing
+)
 
 
 class SqlLog:
@@ -79,11 +97,13 @@ class SqlLog:
 
     async def append(self, tx: Transaction, tags: tuple[str, ...], origin: str) -> int:
         """Numbers a change; the counter's row stays locked until the commit."""
-        row = await tx.one(_NUMBER)
+        mark = _new_mark()
+        row = await tx.one(_NUMBER, new_mark=mark)
         if row is None:
             raise _EMPTY
         seq = int(row.seq)
-        await tx.run(_APPEND, seq=seq, tags=" ".join(tags), origin=origin, at=self._clock.now())
+        now = self._clock.now()
+        await tx.run(_APPEND, seq=seq, tags=" ".join(tags), origin=origin, at=now, mark=mark)
         return seq
 
     async def news(self, node: str, after: int | None) -> News:
@@ -94,11 +114,16 @@ class SqlLog:
             if row is None:
                 raise _EMPTY
             seq = int(row.seq)
+            mark_after = row.mark if seq == after else None
             rows: Sequence[Row] = ()
             if after is not None and seq > after:
                 rows = await tx.all(_CHANGES, after=after, until=seq)
+                if rows and rows[0].seq == after:
+                    mark_after, rows = rows[0].mark, rows[1:]
             return News(
                 seq=seq,
+                mark=row.mark,
+                mark_after=mark_after,
                 changes=[Change(row.seq, tuple(row.tags.split()), row.origin) for row in rows],
                 member=None if row.node is None else _member(row.node, row),
             )
@@ -127,9 +152,9 @@ class SqlLog:
         """Takes the suspicion from a member; False if it is none any more."""
         return await self._database.write(lambda tx: tx.run(_READMIT, of_node=node)) == 1
 
-    async def note(self, node: str, seq: int) -> None:
-        """Notes up to which change a member has applied all."""
-        await self._database.write(lambda tx: tx.run(_NOTE, of_node=node, until=seq))
+    async def note(self, node: str, seq: int, mark: int | None) -> None:
+        """Notes up to which change a member has applied all; nothing if that has another mark."""
+        await self._database.write(lambda tx: tx.run(_NOTE, of_node=node, until=seq, mark=mark))
 
     async def suspect(self, nodes: Iterable[str], mark: int) -> None:
         """Notes whose answer was missed; in order, so that two who note cannot deadlock."""
@@ -166,6 +191,10 @@ async def read_address(database: Database) -> str | None:
 async def forget(tx: Transaction, *, before: int) -> int:
     """Forgets changes that were logged before; gives how many."""
     return await tx.run(_FORGET, before=before)
+
+
+def _new_mark() -> int:
+    return int.from_bytes(os.urandom(7))
 
 
 def _member(id: str, row: Row) -> Member:

@@ -256,14 +256,15 @@ throttles = Table(
     Column("open_at", BigInteger, nullable=False),
 )
 
-# One row: the number of the last change that verdicts depend on (verification/coherence.py), and a
-# name that no other database has.
+# One row: the number of the last change that verdicts depend on (verification/coherence.py), the
+# random mark of that change, and a name that no other database has.
 coherence = Table(
     "coherence",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("seq", BigInteger, nullable=False),
     Column("name", Text),
+    Column("mark", BigInteger),
 )
 
 # What each of the last changes touched, its tags with spaces between, and which node made it.
@@ -274,6 +275,7 @@ invalidations = Table(
     Column("tags", Text, nullable=False),
     Column("origin", Text, nullable=False),
     Column("at", BigInteger, nullable=False, index=True),
+    Column("mark", BigInteger),
 )
 
 # The members: who may answer from a cache, for `lease_ms` after each look at the log. One that is
