@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from sqlalchemy import Connection, text
@@ -19,6 +20,7 @@ from keybearer.adapters.sql.database import migrate
 from keybearer.adapters.sql.postgres import POOL_SIZE, WRITERS, AdvisoryLock, PostgresDatabase
 from keybearer.domain.errors import Misuse, Unavailable
 from keybearer.domain.ports import Body, Transaction
+from tests.attacks.line import Line
 from tests.servers import PostgresServer, _as, _postgres_account, run_postgres, run_standby
 
 _ADD = text("INSERT INTO things (id) VALUES (:id)")
@@ -570,6 +572,61 @@ async def test_a_lock_takes_no_connection_from_a_full_pool_for_ever(
     await lock.release()
     assert await database.read(_sleep) is not None
     await database.close()
+
+
+@contextlib.asynccontextmanager
+async def lock_on_a_dead_line(url: str) -> AsyncIterator[AdvisoryLock]:
+    """A lock that is held, and whose line was cut without a word."""
+    port = urlsplit(url).port
+    assert port is not None
+    async with Line("127.0.0.1", port) as line:
+        database = PostgresDatabase(url.replace(f":{port}/", f":{line.port}/"))
+        lock = AdvisoryLock(database)
+        await lock.acquire()
+        line.cut()
+        try:
+            yield lock
+        finally:
+            line.mend()
+            await lock.release()
+            await database.close()
+
+
+async def test_the_lock_of_who_is_gone_without_a_word_is_free_soon(
+    other: PostgresDatabase,
+    fresh_postgres: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(module, "SILENT_SECONDS", 2.0)
+    async with lock_on_a_dead_line(fresh_postgres):
+        await asyncio.sleep(1.1)
+        rival = AdvisoryLock(other)
+        await rival.acquire()
+        await rival.check()
+        assert [record.message for record in caplog.records] == ["serving.waits"]
+        await rival.release()
+
+
+async def test_a_lock_that_is_never_free_is_refused_in_the_end(
+    other: PostgresDatabase, fresh_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As before PostgreSQL 14, or where a process that is paused has it.
+    monkeypatch.setattr(module, "_LET_GO", text("SELECT :ms"))
+    monkeypatch.setattr(module, "SILENT_SECONDS", -1.5)
+    async with lock_on_a_dead_line(fresh_postgres):
+        await asyncio.sleep(1.1)
+        with pytest.raises(Misuse, match="already serves"):
+            await AdvisoryLock(other).acquire()
+
+
+async def test_the_sessions_of_the_pool_may_be_idle(database: PostgresDatabase) -> None:
+    lock = AdvisoryLock(database)
+    await lock.acquire()
+    await lock.release()
+    shown = await database.read(lambda tx: tx.one(text("SHOW idle_session_timeout")))
+    assert shown is not None
+    assert shown.idle_session_timeout == "0"
 
 
 @pytest.fixture(scope="module")

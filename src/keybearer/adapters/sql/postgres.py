@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -15,6 +16,8 @@ from sqlalchemy.pool import QueuePool
 from keybearer.adapters.sql.serving import ALONE, PAUSES, SHARED, Standby
 from keybearer.domain.errors import Misuse, PlaceLost, Unavailable
 from keybearer.domain.ports import Body, Dialect, Row
+
+log = logging.getLogger("keybearer")
 
 T = TypeVar("T")
 
@@ -242,6 +245,27 @@ _LOCK_NUMBER = 0x6B6579_62656172  # "keybear"
 _TRY_ALONE = text("SELECT pg_try_advisory_lock(:number) AS taken")
 _TRY_SHARED = text("SELECT pg_try_advisory_lock_shared(:number) AS taken")
 _ALIVE = text("SELECT 1")
+# What this server has not (`idle_session_timeout` came with PostgreSQL 14) stays as it is.
+_LET_GO = text(
+    "SELECT set_config(name, wanted.value, false) FROM pg_settings JOIN (VALUES "
+    "('idle_session_timeout', :ms), ('tcp_user_timeout', :ms), ('tcp_keepalives_idle', '4'), "
+    "('tcp_keepalives_interval', '2'), ('tcp_keepalives_count', '3')"
+    ") AS wanted (name, value) USING (name)"
+)
+_SILENT = text(
+    "SELECT bool_and(clock_timestamp() - state_change > interval '1 s') AS silent "
+    "FROM pg_locks JOIN pg_stat_activity USING (pid) "
+    "WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND datname = current_database() "
+    "AND database = datid AND (classid::bigint << 32) + objid::bigint = :number"
+)
+
+SILENT_SECONDS = 10.0
+"""After so long without a question PostgreSQL ends the session that has the lock, which asks twice
+a second. A machine that lost its power, or a line that was cut, says no goodbye, and TCP alone
+would keep the lock for hours."""
+
+_PATIENCE_SECONDS = 2.0
+_LOOK_SECONDS = 0.25
 
 
 class AdvisoryLock:
@@ -261,13 +285,20 @@ class AdvisoryLock:
         self._connection: AsyncConnection | None = None
 
     async def acquire(self) -> None:
-        """Takes the lock or raises Misuse."""
+        """Takes the lock or raises Misuse; waits for one whose holder has gone without a word."""
         for pause in PAUSES:
             if await self._take(self._try):
                 return
             await asyncio.sleep(pause)
-        if not await self._take(self._try):
-            raise Misuse(self._refusal)
+        time, told = asyncio.get_running_loop().time, False
+        until = time() + SILENT_SECONDS + _PATIENCE_SECONDS
+        while not await self._take(self._try):
+            if time() >= until or not await self._is_silent():
+                raise Misuse(self._refusal)
+            if not told:
+                log.warning("serving.waits", extra={"seconds": SILENT_SECONDS})
+                told = True
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def held_elsewhere(self) -> bool:
         """Whether another process serves: tried, and let go of again."""
@@ -296,6 +327,15 @@ class AdvisoryLock:
         if connection is not None:
             await _close(connection)
 
+    async def _is_silent(self) -> bool:
+        """Whether nobody who has the lock has asked anything for a second: dead, or paused."""
+        try:
+            async with _connected(self._engine) as connection:
+                found = await connection.execute(_SILENT, {"number": _LOCK_NUMBER})
+                return bool(found.scalar_one())
+        except _LOST as error:
+            raise _lost(error) from error
+
     async def _take(self, attempt: TextClause) -> bool:
         try:
             connection = await self._engine.connect()
@@ -303,8 +343,10 @@ class AdvisoryLock:
             raise _lost(error) from error
         try:
             row = (await connection.execute(attempt, {"number": _LOCK_NUMBER})).first()
-            await connection.commit()
             taken = row is not None and bool(row.taken)
+            if taken:
+                await connection.execute(_LET_GO, {"ms": f"{SILENT_SECONDS * 1000:.0f}"})
+            await connection.commit()
         except _LOST as error:
             await _close(connection)
             raise _lost(error) from error
