@@ -244,6 +244,29 @@ async def test_a_migration_takes_as_long_as_it_takes(
     await database.close()
 
 
+@pytest.mark.parametrize(
+    ("found", "used"),
+    [
+        ("off", "on"),
+        ("local", "on"),
+        ("on", "on"),
+        ("remote_write", "remote_write"),
+        ("remote_apply", "remote_apply"),
+    ],
+)
+async def test_a_commit_that_was_answered_is_on_the_disk(
+    fresh_postgres: str, postgres_server: PostgresServer, found: str, used: str
+) -> None:
+    name = fresh_postgres.rpartition("/")[2]
+    postgres_server.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = {found}')
+    database = PostgresDatabase(fresh_postgres)
+    for way in (database.read, database.write):
+        row = await way(lambda tx: tx.one(text("SHOW synchronous_commit")))
+        assert row is not None
+        assert row.synchronous_commit == used
+    await database.close()
+
+
 async def test_what_was_written_is_read(database: PostgresDatabase) -> None:
     assert await database.write(adding("a")) == "a"
     assert await database.read(count) == 1

@@ -15,7 +15,7 @@ from keybearer.adapters.sql.coherence import SqlLog
 from keybearer.cli.doctor import of_database
 from keybearer.settings import Settings, load
 from tests.cli.command import Shell
-from tests.servers import run_redis
+from tests.servers import PostgresServer, run_redis
 
 SECRET = "Zq8vT3mX1cR7nB5kW9yL2dF6hJ4sG0aP"
 
@@ -236,6 +236,19 @@ def test_postgresql_is_looked_at_as_well(shell: Shell, fresh_postgres: str) -> N
     seen = found(shell)
     assert seen["database"]["text"].startswith("PostgreSQL 1")
     assert (seen["database"]["state"], seen["audit trail"]["state"]) == ("ok", "ok")
+
+
+def test_commits_that_may_be_lost_are_told_of(
+    shell: Shell, fresh_postgres: str, postgres_server: PostgresServer
+) -> None:
+    shell.env |= {"KEYBEARER_DATABASE_URL": fresh_postgres, "KEYBEARER_SECRET": SECRET}
+    shell.ok("migrate")
+    assert "commits" not in found(shell)
+    name = fresh_postgres.rpartition("/")[2]
+    postgres_server.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
+    finding = found(shell)["commits"]
+    assert finding["state"] == "warn"
+    assert finding["text"].startswith("synchronous_commit is off")
 
 
 def test_migrate_says_from_where_to_where_and_does_it_once(

@@ -209,7 +209,7 @@ async def _address(settings: "Settings") -> str | None:
 async def _of_open(
     settings: "Settings", database: "SqliteDatabase | PostgresDatabase", lock: "ServingLock"
 ) -> AsyncIterator[Finding]:
-    from keybearer.adapters.sql.about import about, intact
+    from keybearer.adapters.sql.about import about, careless, intact
     from keybearer.adapters.sql.database import versions
 
     has, wanted = await versions(database)
@@ -225,6 +225,13 @@ async def _of_open(
         yield bad("database", f"{name}: the file is damaged ({fault}): restore a backup")
         return
     yield ok("database", f"{name}, version {has}")
+    commit = await careless(database)
+    if commit is not None:
+        yield warn(
+            "commits",
+            f"synchronous_commit is {commit}: keybearer sets it to on for itself; what else writes "
+            "to this database may lose what was committed",
+        )
     if their_now is not None and abs(their_now - time.time() * 1000) > MAX_SKEW_MS:
         yield warn("clock", "differs from the database server's by over 2 s: run NTP on both")
     yield await _of_serving(settings, database, lock)

@@ -22,6 +22,8 @@ _POSTGRES = text(
     "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint) AS now"
 )
 
+_COMMIT = text("SELECT reset_val FROM pg_settings WHERE name = 'synchronous_commit'")
+
 
 async def about(database: "SqliteDatabase | PostgresDatabase") -> tuple[str, int | None]:
     """Name and version, and on PostgreSQL the server's time in milliseconds UTC.
@@ -39,6 +41,18 @@ async def about(database: "SqliteDatabase | PostgresDatabase") -> tuple[str, int
         return f"PostgreSQL {row.version.split()[0]}", int(row.now)
 
     return await database.read(body)
+
+
+async def careless(database: "SqliteDatabase | PostgresDatabase") -> str | None:
+    """What PostgreSQL has `synchronous_commit` set to where commits may be lost; None where not.
+
+    Raises:
+        Unavailable: it cannot be reached.
+    """
+    if isinstance(database, SqliteDatabase):
+        return None
+    row = await database.read(lambda tx: tx.one(_COMMIT))
+    return None if row is None or row.reset_val not in ("off", "local") else str(row.reset_val)
 
 
 async def server_time(database: Database) -> int | None:

@@ -43,7 +43,13 @@ the wait for one's turn and the wait for who has the row apart, and both togethe
 IDLE_SECONDS: what a paused process has in the queue for a row is gone when the row is free, and
 does not get it next, to stand still in its turn."""
 
-_GREETING = "SELECT pg_is_in_recovery()"
+# A commit that was answered before it is on the disk may be lost by a crash, and with it a
+# revocation. All but `off` wait for our disk; `local` does not wait for a synchronous standby.
+_GREETING = (
+    "SELECT pg_is_in_recovery(), set_config('synchronous_commit', "
+    "CASE WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN 'on' "
+    "ELSE current_setting('synchronous_commit') END, false)"
+)
 _LIMITS = (
     ", set_config('idle_in_transaction_session_timeout', '{idle:.0f}', false)"
     ", set_config('lock_timeout', '{lock:.0f}', false)"
