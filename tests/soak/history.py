@@ -12,7 +12,7 @@ after its start: it excuses others and is judged by nobody.
 """
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -96,8 +96,10 @@ class History(msgspec.Struct, gc=False):
             self.unanswered[why] = self.unanswered.get(why, 0) + times
 
     def __len__(self) -> int:
-        kinds = (self.checks, self.revocations, self.spends, self.refreshes, self.uses)
-        return sum(map(len, kinds))
+        kinds: tuple[list[Any], ...] = (
+            self.checks, self.revocations, self.spends, self.refreshes, self.uses,
+        )  # fmt: skip
+        return sum(len(kind) for kind in kinds)
 
 
 def wrong_checks(checks: Iterable[Check], revocations: Iterable[Revocation]) -> list[str]:
