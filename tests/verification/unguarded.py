@@ -79,9 +79,18 @@ class SeesNoMark(Lease):
 
 
 class KnowsWhatItHeard(Lease):
+    """With a mark that fits, or the log would seem to have gone back."""
+
+    only_heard = False
+
     def heard(self, change: Change) -> None:
         super().heard(change)
-        self._known = change.seq
+        self._known, self.only_heard = change.seq, True
+
+    def _is_gapless(self, news: News) -> bool:
+        if self.only_heard:
+            self._mark, self.only_heard = news.mark_after, False
+        return super()._is_gapless(news)
 
 
 class NotesWhatItHeard(Lease):

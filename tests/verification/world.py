@@ -481,6 +481,7 @@ class World:
 
         def look() -> None:
             made.versions = {key: self.versions[key] for key in keys}
+            made.failovers = self.failovers
 
         async def body(_transaction: Transaction) -> None:
             await self.call(process, look, "look")
