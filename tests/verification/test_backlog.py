@@ -283,6 +283,28 @@ async def test_a_record_is_brought_up_to_what_waits_on_the_disk(node: Node, base
 # --- the disk ---------------------------------------------------------------------------------
 
 
+async def test_what_the_disk_does_not_let_go_of_is_noted_once(
+    node: Node, base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base.fault = "refuses"
+    node.count()
+    await node.secure()
+    assert node.spill is not None
+    assert node.spill.waiting == 1
+    base.fault = "none"
+
+    def broken(_journal: files.Journal) -> bool:
+        raise OSError("read only")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files.Journal, "drop_first", broken)
+        patched.setattr(backlog, "MOMENT_SECONDS", 0)
+        for _ in range(3):  # written and noted; what counted it may be gone by then
+            await node.secure()
+    await node.secure()
+    assert (base.counts, node.spill.waiting) == ({"k": 1}, 0)
+
+
 @pytest.fixture
 def full_disk() -> Iterator[Callable[[bool], None]]:
     """No file of this process may grow, from the call with True until the one with False."""

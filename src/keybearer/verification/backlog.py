@@ -151,11 +151,12 @@ class Backlog:
             return False
         batch, ours = found
         await self._write_once(batch)
+        again = batch.id in self._replayed  # the disk did not let go of it
         self._replayed.append(batch.id)
         if await self._on_disk(lambda: spill.settle(batch)):
             self._settled += self._replayed
             self._replayed = []
-        if ours:
+        if ours and not again:
             self._written(batch)
         return True
 
