@@ -164,37 +164,37 @@ def test_a281_5000_cookies_that_fit_are_nobodys(server: Server) -> None:
     [
         [],
         [b""],
-        [b"evil.test"],
-        [b"localhost", b"evil.test"],
-        [b"evil.test", b"localhost"],
+        [b"evilevil.test"],
+        [b"localhost", b"evilevil.test"],
+        [b"evilevil.test", b"localhost"],
         [b"localhost", b"localhost"],
-        [b"localhost, evil.test"],
-        [b"localhost@evil.test"],
-        [b"evil.test@localhost"],
-        [b"localhost.evil.test"],
-        [b"evil.test#localhost"],
-        [b"evil.test/localhost"],
+        [b"localhost, evilevil.test"],
+        [b"localhost@evilevil.test"],
+        [b"evilevil.test@localhost"],
+        [b"localhost.evilevil.test"],
+        [b"evilevil.test#localhost"],
+        [b"evilevil.test/localhost"],
         [b"localhost/api/auth/health/live?"],
         [b"localhost:80:80"],
-        [b"localhost:evil"],
-        [b"localhost evil.test"],
+        [b"localhost:evilevil"],
+        [b"localhost evilevil.test"],
         [b"l\xc3\xb6calhost"],
         [b"xn--lcalhost-90a"],
         [b"\xef\xbd\x8cocalhost"],
         [b"[::1"],
-        [b"[::1]evil.test"],
+        [b"[::1]evilevil.test"],
         [b"0x7f000001"],
         [b"127.1"],
     ],
 )
-@pytest.mark.parametrize("target", [b"/api/auth/jwks", b"http://evil.test/api/auth/jwks"])
+@pytest.mark.parametrize("target", [b"/api/auth/jwks", b"http://evilevil.test/api/auth/jwks"])
 def test_a283_other_names_are_400_and_never_reflected(
     server: Server, target: bytes, hosts: list[bytes]
 ) -> None:
     lines = b"".join(b"Host: %s\r\n" % host for host in hosts)
     answer = exchange(server, closing(b"GET %s HTTP/1.1\r\n" % target + lines + b"\r\n"))
     assert status(answer) == 400
-    assert b"evil" not in answer.lower()
+    assert b"evilevil" not in answer.lower()
     assert b'"keys"' not in answer
 
 
@@ -202,24 +202,24 @@ def test_a283_other_names_are_400_and_never_reflected(
 def test_a283_our_names_pass_and_an_absolute_target_is_never_reflected(
     server: Server, host: bytes
 ) -> None:
-    for target in (b"/api/auth/jwks", b"http://evil.test/api/auth/jwks"):
+    for target in (b"/api/auth/jwks", b"http://evilevil.test/api/auth/jwks"):
         request = b"GET %s HTTP/1.1\r\nHost: %s\r\n\r\n" % (target, host)
         answer = exchange(server, closing(request))
         assert status(answer) == 200
-        assert b"evil" not in answer.lower()
+        assert b"evilevil" not in answer.lower()
 
 
 @pytest.mark.parametrize(
     "target",
     [
-        b"/api/auth/%0d%0aSet-Cookie:%20evil=1",
-        b"/api/auth/x%0aSet-Cookie:evil=1%0a%0a<script>",
-        b"/api/auth/reset-password/x%0d%0aSet-Cookie:evil=1?callbackURL=/a",
-        b"/api/auth/verify-email?token=x&callbackURL=/%0d%0aSet-Cookie:%20evil=1",
-        b"/api/auth/verify-email?token=x&callbackURL=/a%E5%98%8A%E5%98%8DSet-Cookie:evil=1",
-        b"/api/auth/forward?permissions=%0d%0aSet-Cookie:evil=1",
-        b"/api/auth/static/%0d%0aSet-Cookie:evil=1",
-        b"/api/auth/\xe5\x98\x8a\xe5\x98\x8dSet-Cookie:evil=1",
+        b"/api/auth/%0d%0aSet-Cookie:%20evilevil=1",
+        b"/api/auth/x%0aSet-Cookie:evilevil=1%0a%0a<script>",
+        b"/api/auth/reset-password/x%0d%0aSet-Cookie:evilevil=1?callbackURL=/a",
+        b"/api/auth/verify-email?token=x&callbackURL=/%0d%0aSet-Cookie:%20evilevil=1",
+        b"/api/auth/verify-email?token=x&callbackURL=/a%E5%98%8A%E5%98%8DSet-Cookie:evilevil=1",
+        b"/api/auth/forward?permissions=%0d%0aSet-Cookie:evilevil=1",
+        b"/api/auth/static/%0d%0aSet-Cookie:evilevil=1",
+        b"/api/auth/\xe5\x98\x8a\xe5\x98\x8dSet-Cookie:evilevil=1",
     ],
 )
 def test_a286_a_line_break_in_a_target_never_begins_a_header(server: Server, target: bytes) -> None:
@@ -227,5 +227,5 @@ def test_a286_a_line_break_in_a_target_never_begins_a_header(server: Server, tar
     assert answer.count(b"HTTP/1.1 ") == 1
     assert 300 <= status(answer) < 500
     head = answer.partition(b"\r\n\r\n")[0].lower()
-    assert b"evil" not in head
+    assert b"evilevil" not in head
     assert b"set-cookie" not in head
