@@ -368,6 +368,53 @@ async def test_whoever_asks_and_leaves_disturbs_nobody(windows: RedisWindows) ->
         await leaving
 
 
+async def test_a_redis_that_stands_still_holds_two_connections_at_the_most() -> None:
+    with own_redis() as server, redis.Redis.from_url(server.url) as client:
+        windows = RedisWindows(server.url, "d1", wall)
+        await windows.check()
+        before = connections(client)
+        server.pause()
+        waiting = []
+        for _ in range(200):  # in as many turns of the loop
+            waiting.append(asyncio.create_task(windows.take("k", LIMIT, 1)))
+            await asyncio.sleep(0)
+        server.go_on()
+        taken = await asyncio.gather(*waiting)
+        assert sum(each.accepted for each in taken) == LIMIT.maximum
+        assert connections(client) - before <= module.FLIGHTS
+        await windows.close()
+
+
+def connections(client: "redis.Redis") -> int:
+    """How many were ever made."""
+    return int(cast("dict[str, int]", client.info("stats"))["total_connections_received"])
+
+
+async def test_who_waits_for_a_lost_redis_does_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with own_redis() as server:
+        windows = RedisWindows(server.url, "d1", wall)
+        await windows.check()
+        monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.25)
+        trips: list[int] = []
+        run = windows._run
+
+        async def counted(command: str, script: str, calls: list[Any]) -> list[object]:
+            trips.append(len(calls))
+            return await run(command, script, calls)
+
+        monkeypatch.setattr(windows, "_run", counted)
+        server.pause()
+        waiting = []
+        for _ in range(20):
+            waiting.append(asyncio.create_task(windows.take("k", LIMIT, 1)))
+            await asyncio.sleep(0)
+        told = await asyncio.gather(*waiting, return_exceptions=True)
+        assert all(isinstance(each, Unavailable) for each in told)
+        assert len(trips) <= module.FLIGHTS
+        assert sum(trips) < len(waiting)
+        await windows.close()
+
+
 async def test_who_still_waits_when_it_ends_is_told() -> None:
     with own_redis() as server:
         windows = RedisWindows(server.url, "d1", wall)

@@ -11,7 +11,9 @@ spreads them; it expires when nothing of it counts any more.
 A call reads four of these and writes five. Pieces that fall out are read and dropped once, so that
 the work is the same however long the window is.
 
-Calls that come in the same turn of the event loop travel together.
+Calls that come in the same turn of the event loop travel together, and so do those that come while
+two flights are under way. So a Redis that stands still for a moment holds two connections, and not
+one for each turn of the loop; and the more is asked, the more goes in one round trip.
 """
 
 import asyncio
@@ -28,6 +30,9 @@ from keybearer.domain.model import RateLimit
 
 PATIENCE_SECONDS = 0.25
 """How long a request waits for Redis: fifty times what a round trip takes, and hardly felt."""
+
+FLIGHTS = 2
+"""Round trips under way at once: while Redis counts for one, the answers of the other are told."""
 
 _TIME = """local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)"""
@@ -228,6 +233,7 @@ class RedisWindows:
 
     async def close(self) -> None:
         """Ends the connections; whoever still waits is told that Redis is away."""
+        self._give_up("stopped")
         for flight in [*self._flights]:
             flight.cancel()
         await asyncio.gather(*self._flights, return_exceptions=True)
@@ -249,10 +255,21 @@ class RedisWindows:
         return await call.answer
 
     def _depart(self) -> None:
+        if self._waiting and len(self._flights) < FLIGHTS:
+            calls, self._waiting = self._waiting, []
+            flight = asyncio.create_task(self._travel(calls))
+            self._flights.add(flight)
+            flight.add_done_callback(self._arrive)
+
+    def _arrive(self, flight: "asyncio.Task[None]") -> None:
+        self._flights.discard(flight)
+        self._depart()
+
+    def _give_up(self, reason: str) -> None:
+        """Tells whoever has not departed yet."""
         calls, self._waiting = self._waiting, []
-        flight = asyncio.create_task(self._travel(calls))
-        self._flights.add(flight)
-        flight.add_done_callback(self._flights.discard)
+        for call in calls:
+            _tell(call, reason)
 
     async def _travel(self, calls: list[_Call]) -> None:
         answers: list[object] = ["stopped"] * len(calls)
@@ -272,6 +289,7 @@ class RedisWindows:
             # Those that Redis has counted before the error are told that it is away as well:
             # they are counted twice then.
             answers = [type(error).__name__] * len(calls)
+            self._give_up(type(error).__name__)  # nobody waits a second time for a lost Redis
         finally:
             for call, answer in zip(calls, answers, strict=True):
                 _tell(call, answer)
