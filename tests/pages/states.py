@@ -87,6 +87,8 @@ async def history(site: Site, id: str, days: int) -> None:
             for outcome, n in (
                 ("accepted", 20 + 13 * (day * 7 % 11)),
                 *((("RATE_LIMITED", 4 + day % 3),) if day % 4 == 0 else ()),
+                *((("IP_NOT_ALLOWED", 9),) if day % 9 == 4 else ()),
+                *((("KEY_DISABLED", 14),) if day % 10 == 8 else ()),
             )
         ]
         await usage.add(tx, counts, dialect="sqlite")

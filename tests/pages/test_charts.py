@@ -1,6 +1,7 @@
 """A chart shows every count, and nothing taller than itself."""
 
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -34,19 +35,31 @@ def report(*buckets: tuple[int, dict[str, int]], hours: int = 4) -> UsageReport:
 
 def test_an_hour_without_requests_is_a_bar_of_nothing() -> None:
     bars = chart(report((1, {"accepted": 3}))).bars
-    assert [bar.accepted for bar in bars] == [0, 3, 0, 0]
-    assert bars[0].accepted_height == 0
+    assert [bar.count("accepted") for bar in bars] == [0, 3, 0, 0]
+    assert not bars[0].parts
 
 
 def test_refusals_of_every_kind_stand_on_what_was_accepted() -> None:
-    (bar, *_) = chart(report((0, {"accepted": 6, "RATE_LIMITED": 3, "KEY_EXPIRED": 1}))).bars
-    assert (bar.accepted, bar.refused) == (6, 4)
-    assert bar.refused_top + bar.refused_height == pytest.approx(bar.accepted_top)
+    counts = {"KEY_EXPIRED": 1, "IP_NOT_ALLOWED": 2, "RATE_LIMITED": 3, "accepted": 6, "NEW": 0}
+    drawn = chart(report((0, counts)))
+    parts = drawn.bars[0].parts
+    assert [(part.outcome, part.kind, part.count) for part in parts] == [
+        ("accepted", "accepted", 6),
+        ("RATE_LIMITED", "limited", 3),
+        ("IP_NOT_ALLOWED", "barred", 2),
+        ("KEY_EXPIRED", "ended", 1),
+    ]
+    for below, above in pairwise(parts):
+        assert above.top + above.height == pytest.approx(below.top)
+    assert parts[0].top + parts[0].height == HEIGHT
+    assert [(part.outcome, part.count) for part in drawn.outcomes] == [
+        (part.outcome, part.count) for part in parts
+    ]
 
 
 def test_one_request_among_many_is_still_seen() -> None:
     bars = chart(report((0, {"accepted": 1_000_000}), (1, {"accepted": 1}))).bars
-    assert bars[1].accepted_height >= 2
+    assert bars[1].parts[0].height >= 2
 
 
 def test_the_axis_is_a_round_number() -> None:
@@ -62,7 +75,7 @@ def test_bars_stay_in_the_picture(counts: list[int]) -> None:
     drawn = chart(report(*buckets, hours=len(counts)))
     assert drawn.total == sum(counts)
     for bar in drawn.bars:
-        assert 0 <= bar.accepted_top <= HEIGHT
+        assert all(0 <= part.top <= HEIGHT for part in bar.parts)
         assert bar.x + bar.width <= 720.01
 
 

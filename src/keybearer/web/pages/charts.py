@@ -16,18 +16,35 @@ HOUR_MS = 3_600_000
 STEPS_MS = {"hour": HOUR_MS, "day": 24 * HOUR_MS}
 
 
+KINDS = {
+    "accepted": "accepted",
+    **dict.fromkeys(("RATE_LIMITED", "USAGE_EXCEEDED"), "limited"),
+    **dict.fromkeys(("INSUFFICIENT_SCOPE", "IP_NOT_ALLOWED", "SESSION_REQUIRED"), "barred"),
+}
+"""What an outcome is drawn as; all others are `ended`: the key is not good any more."""
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """What a bar has of one outcome."""
+
+    outcome: str
+    kind: str
+    count: int
+    top: float
+    height: float
+
+
 class Bar(msgspec.Struct, frozen=True, kw_only=True):
-    """One hour or day of the chart, in the units of its picture."""
+    """One hour or day of the chart, in the units of its picture; its parts from the ground up."""
 
     start: int
     x: float
     width: float
-    accepted: int
-    refused: int
-    accepted_top: float
-    accepted_height: float
-    refused_top: float
-    refused_height: float
+    parts: Sequence[Part]
+
+    def count(self, outcome: str) -> int:
+        """How many requests had this outcome."""
+        return sum(part.count for part in self.parts if part.outcome == outcome)
 
 
 class Chart(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +53,8 @@ class Chart(msgspec.Struct, frozen=True, kw_only=True):
     bars: Sequence[Bar]
     top: int
     total: int
-    by_outcome: dict[str, int]
+    outcomes: Sequence[Part]
+    """All that occur, as they stand in the bars, with how often in all."""
 
 
 def sparkline(counts: Sequence[int]) -> str:
@@ -62,26 +80,36 @@ def chart(report: UsageReport) -> Chart:
     totals = [sum(counted.get(start, {}).values()) for start in starts]
     top = _round_up(max(totals, default=0))
     width = WIDTH / max(1, len(starts))
-    bars = []
-    for place, start in enumerate(starts):
-        counts = counted.get(start, {})
-        accepted = counts.get("accepted", 0)
-        refused = sum(counts.values()) - accepted
-        low, high = _height(accepted, top), _height(refused, top)
-        bars.append(
-            Bar(
-                start=start,
-                x=round(place * width + width * 0.1, 2),
-                width=round(width * 0.8, 2),
-                accepted=accepted,
-                refused=refused,
-                accepted_top=round(HEIGHT - low, 2),
-                accepted_height=low,
-                refused_top=round(HEIGHT - low - high, 2),
-                refused_height=high,
-            )
+    bars = [
+        Bar(
+            start=start,
+            x=round(place * width + width * 0.1, 2),
+            width=round(width * 0.8, 2),
+            parts=_stacked(counted.get(start, {}), top),
         )
-    return Chart(bars=bars, top=top, total=sum(totals), by_outcome=report.total)
+        for place, start in enumerate(starts)
+    ]
+    total = sum(totals)
+    return Chart(bars=bars, top=top, total=total, outcomes=_stacked(report.total, total))
+
+
+def _stacked(counts: dict[str, int], top: int) -> list[Part]:
+    parts = []
+    ground = float(HEIGHT)
+    for outcome in sorted(counts, key=_place):
+        count = counts[outcome]
+        if count:
+            height = _height(count, top)
+            ground = round(ground - height, 2)
+            kind = KINDS.get(outcome, "ended")
+            parts.append(Part(outcome=outcome, kind=kind, count=count, top=ground, height=height))
+    return parts
+
+
+def _place(outcome: str) -> tuple[int, str]:
+    """What was accepted stands below, then what a limit refused, and so on."""
+    order = list(KINDS)
+    return (order.index(outcome) if outcome in order else len(order), outcome)
 
 
 def _height(count: int, top: int) -> float:
