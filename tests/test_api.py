@@ -154,3 +154,24 @@ async def test_a_need_that_is_no_permission_is_told(auth: Auth) -> None:
 async def test_a_missing_input_is_told(auth: Auth) -> None:
     with pytest.raises(Misuse, match="login: Missing required argument 'email'"):
         await auth.api.login()
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "words"),
+    [
+        (inputs.RotateKey(key_id="k", grace_period=2_592_001),
+         "VALIDATION_ERROR", "gracePeriod must be a whole number from 0 to 2592000 or null."),
+        (inputs.RotateKey(key_id="k", grace_period="1h"),  # type: ignore[arg-type]
+         "VALIDATION_ERROR", "gracePeriod must be a whole number from 0 to 2592000 or null."),
+        (inputs.RotateKey(key_id="k", grace_period={1, "a"}.add),  # type: ignore[arg-type]
+         "VALIDATION_ERROR", "RotateKey: Encoding objects of type builtin_function_or_method"),
+        (inputs.GetKey(id="k"), "UNKNOWN_FIELD", "has a field `id` that does not exist"),
+    ],
+)  # fmt: skip
+async def test_an_input_from_a_program_keeps_to_its_rules(
+    auth: Auth, asked: inputs.RotateKey, code: str, words: str
+) -> None:
+    with pytest.raises(Failure) as refused:
+        await auth.api.rotate_api_key(asked, owner="ada")
+    assert refused.value.code == code
+    assert words in refused.value.message

@@ -46,6 +46,8 @@ def test_every_command_has_help_and_json(shell: Shell, path: tuple[str, ...]) ->
         ("keys", "create", "--name", "ci", "--owner-id", "x", "--rate-limit", "many"),
         ("keys", "list", "--status", "lost"),
         ("keys", "rotate", "x", "--grace", "never"),
+        ("keys", "rotation", "extend", "x"),
+        ("keys", "rotation", "extend", "x", "--grace", "soon"),
         ("keys", "verify"),
         ("users", "create", "a@b.example"),
         ("serve", "--port", "70000"),

@@ -109,6 +109,51 @@ def test_rotate_prints_the_new_secret_alone(shell: Shell, grace: str) -> None:
     assert shell.run("keys", "verify", stdin=old).exit_code == (1 if grace == "0" else 0)
 
 
+def test_a_rotation_is_looked_at_extended_and_finished(shell: Shell) -> None:
+    id, old = shell.key()
+    rotated = shell.ok("keys", "rotate", id, "--grace", "until-finished")
+    assert "works until the rotation is finished" in rotated.stderr
+    head, newest, before = shell.ok("keys", "rotation", "show", id).stdout.splitlines()
+    assert head.split()[:3] == ["START", "WORKS", "UNTIL"]
+    assert newest.startswith(rotated.stdout[:7])
+    assert "current" in newest
+    assert before.startswith(old[:7])
+    assert "it is finished" in before
+    assert "works for 1h more" in shell.ok("keys", "rotation", "extend", id, "--grace", "1h").stderr
+    assert "it is finished" not in shell.ok("keys", "rotation", "show", id).stdout
+    assert shell.run("keys", "verify", stdin=old).exit_code == 0
+    finished = shell.ok("keys", "rotation", "finish", id)
+    assert finished.stderr.startswith(f"finished; only {rotated.stdout[:7]}")
+    assert shell.run("keys", "verify", stdin=old).exit_code == 1
+    assert shell.run("keys", "rotation", "finish", id).exit_code == 1
+
+
+def test_an_old_secret_goes_on_for_thirty_days_at_the_most(shell: Shell) -> None:
+    id, _ = shell.key()
+    refused = shell.run("keys", "rotate", id, "--grace", "31d")
+    assert refused.exit_code == 1
+    assert "from 0 to 2592000" in refused.stderr
+    assert not shell.json("keys", "rotation", "show", id)["rotating"]
+
+
+def test_a_cancelled_rotation_goes_back_to_the_old_secret(shell: Shell) -> None:
+    id, old = shell.key()
+    new = shell.ok("keys", "rotate", id).stdout.strip()
+    assert shell.json("keys", "rotation", "show", id)["rotating"]
+    cancelled = shell.ok("keys", "rotation", "cancel", id)
+    assert cancelled.stderr == f"cancelled; {old[:7]}… is the key again\n"
+    assert shell.run("keys", "verify", stdin=new).exit_code == 1
+    assert shell.run("keys", "verify", stdin=old).exit_code == 0
+
+
+def test_the_end_of_a_rotation_is_told_in_json(shell: Shell) -> None:
+    for end in (("finish",), ("cancel",), ("extend", "--grace", "0")):
+        id, _ = shell.key()
+        shell.ok("keys", "rotate", id)
+        assert shell.json("keys", "rotation", end[0], id, *end[1:])["id"] == id
+        assert not shell.json("keys", "rotation", "show", id)["rotating"]
+
+
 def test_json_has_the_whole_answer(shell: Shell) -> None:
     id, _ = shell.key()
     assert shell.json("keys", "rotate", id)["key"].startswith("kb_")

@@ -7,6 +7,7 @@ import click
 
 from keybearer.cli.operator import check_owner, operator, owner_of
 from keybearer.cli.output import answer, command, encode, receipt, say, stdin_line, table
+from keybearer.cli.rotation import UNTIL_FINISHED, goes_on, grace_seconds, rotation
 
 if TYPE_CHECKING:
     from keybearer.operations.keywire import ApiKey
@@ -16,7 +17,7 @@ _STATES = ("active", "expiring", "expired", "disabled", "revoked", "rotating")
 
 @click.group()
 def keys() -> None:
-    """API keys: create, list, show, revoke, rotate, verify."""
+    """API keys: create, list, show, revoke, rotate, rotation, verify."""
 
 
 @command(keys, "create")
@@ -143,23 +144,23 @@ async def revoke(*, id: str, reason: str | None, as_json: bool) -> None:
 
 @command(keys, "rotate")
 @click.argument("id")
-@click.option("--grace", default="1d", show_default=True, metavar="1d|0",
+@click.option("--grace", default="1d", show_default=True, metavar=f"1d|0|{UNTIL_FINISHED}",
               help="For how long the old secret goes on.")  # fmt: skip
 async def rotate(*, id: str, grace: str, as_json: bool) -> None:
     """Gives a key a new secret and prints it; id, limits and history stay."""
     from keybearer.operations.keyends import RotateKey, rotate_api_key
 
-    seconds = 0 if grace == "0" else _seconds(grace)
-    if seconds is None:
-        raise click.UsageError("an old secret ends some day: --grace takes 0 or a duration")
+    asked = RotateKey(key_id=id, grace_period=grace_seconds(grace))
     async with operator() as call:
-        made = await rotate_api_key(call, RotateKey(key_id=id, grace_period=seconds))
+        made = await rotate_api_key(call, asked)
     if as_json:
         answer(encode(made))
         return
-    ends = "has ended" if seconds == 0 else f"works for {grace} more"
-    say(f"rotated {made.id}; the old secret {ends}; the new one is not shown again")
+    say(f"rotated {made.id}; the old secret {goes_on(grace)}; the new one is not shown again")
     answer(made.key or "")
+
+
+keys.add_command(rotation)
 
 
 @command(keys, "verify")

@@ -20,6 +20,7 @@ import msgspec
 from keybearer.domain.credentials import Secret
 from keybearer.domain.errors import PROBLEMS, Failure
 from keybearer.domain.model import ANONYMOUS, ANYONE, Anonymous, RequestFacts, Session, Verdict
+from keybearer.operations.sentences import refusal_of
 
 if TYPE_CHECKING:
     from keybearer.operations.app import App
@@ -118,8 +119,12 @@ Function = Callable[[Call, I], Awaitable[O]]
 class Operation(Generic[I, O]):
     """A declared operation. Calling it calls its function, if it exists here.
 
+    What is asked may have been put together by a program, the command or a host app's: it is held
+    to the rules of its fields here, whoever asks.
+
     Raises:
-        Failure: NOT_FOUND for one that needs accounts, where keybearer keeps no users.
+        Failure: NOT_FOUND for one that needs accounts, where keybearer keeps no users;
+            VALIDATION_ERROR for a field that holds what it does not take.
     """
 
     name: str
@@ -147,10 +152,25 @@ class Operation(Generic[I, O]):
     async def __call__(self, call: Call, asked: I) -> O:
         if self.accounts and not call.app.accounts:
             raise Failure("NOT_FOUND")
+        asked = held(asked, self.input)
         with call.app.tracer.span(f"keybearer.{self.name}") as span:
             answer = await self.function(call, asked)
             span.tell(outcome="ok")
             return answer
+
+
+def held(asked: I, type_: type[I]) -> I:
+    """An input that keeps to the rules of its fields.
+
+    Raises:
+        Failure: UNKNOWN_FIELD, VALIDATION_ERROR, with a sentence that says what is right.
+    """
+    try:
+        return msgspec.convert(msgspec.to_builtins(asked), type_)
+    except msgspec.ValidationError as error:
+        raise refusal_of(error, type_, texts=False) from None
+    except TypeError as error:
+        raise Failure("VALIDATION_ERROR", f"{type_.__name__}: {error}.") from None
 
 
 def operation(

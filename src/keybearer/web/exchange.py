@@ -15,10 +15,10 @@ from keybearer.domain.errors import Failure, Misuse, Unavailable
 from keybearer.domain.model import RequestFacts
 from keybearer.domain.networks import client_address
 from keybearer.operations.app import App
+from keybearer.operations.sentences import refusal_of, whole_numbers
 from keybearer.settings import Settings
 from keybearer.verification.presented import user_agent
 from keybearer.web.problem import ProblemAnswer, RawHeaders, of_failure, of_loss, problem
-from keybearer.web.sentences import refusal_of, whole_numbers
 
 if TYPE_CHECKING:
     from keybearer.auth import Auth
