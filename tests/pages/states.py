@@ -1,8 +1,11 @@
 """Every page in every state that it has: what is looked at, checked for access, and drawn."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
+import msgspec
 from playwright.async_api import Page
+from sqlalchemy import text
 
 from keybearer.adapters.sql import usage
 from keybearer.domain.model import Count
@@ -185,6 +188,28 @@ async def _disown(page: Page, town: Town, locale: str) -> None:
     await page.locator(".disown summary").first.click()
 
 
+def _with(path: str, **settings: Any) -> State:
+    """At a server that has other settings meanwhile."""
+
+    async def go(page: Page, town: Town, locale: str) -> None:
+        parts = await town.site.auth.running()
+        usual = parts.settings
+        object.__setattr__(parts, "settings", msgspec.structs.replace(usual, **settings))
+        await page.goto(f"/{locale}/{path}")
+        object.__setattr__(parts, "settings", usual)
+
+    return go
+
+
+async def _database_lost(page: Page, town: Town, locale: str) -> None:
+    database = (await town.site.auth.running()).database
+    for name, other in (("api_keys", "lost"), ("lost", "api_keys")):
+        renamed = text(f"ALTER TABLE {name} RENAME TO {other}")
+        await database.write(lambda tx, renamed=renamed: tx.run(renamed))  # type: ignore[misc]
+        if other == "lost":
+            await page.goto(f"/{locale}/account/api-keys")
+
+
 _KEYS = "account/api-keys"
 MEMBERS: Mapping[str, State] = {
     "keys": _at(_KEYS),
@@ -215,6 +240,9 @@ MEMBERS: Mapping[str, State] = {
     "security": _at("account/security"),
     "security-this-was-not-me": _disown,
     "security-disowned": _disowned,
+    "key-new-limit-reached": _with(f"{_KEYS}/new", max_keys_per_owner=6),
+    "key-new-not-allowed": _with(f"{_KEYS}/new", key_creation="nobody"),
+    "database-lost": _database_lost,
     "not-found": _at("nothing"),
 }
 """What somebody who is logged in sees."""

@@ -215,6 +215,7 @@ async def test_a_login_that_was_renewed_outlives_what_fails_after_it(
         patch.setattr(making, "create_api_key", with_function(create_api_key, lost))
         await surfer.send("/new", name="CI", password=PASSWORD)
     assert surfer.status == 503
+    assert 'href=""' not in surfer.seen.html  # the form would be gone
     await surfer.open(NEW)
     assert surfer.path == NEW
     assert "Confirm that it is you." not in surfer.text

@@ -237,6 +237,7 @@ async def test_a_lost_database_is_503_on_a_page(auth: Auth, alone: httpx2.AsyncC
     answer = await alone.get("/en/account/api-keys")
     assert answer.status_code == 503
     assert "Back in a moment" in answer.text
+    assert '<a class="button primary" href="">Try again</a>' in answer.text
     assert "retry-after" in answer.headers
 
 

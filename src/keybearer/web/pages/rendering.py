@@ -99,6 +99,7 @@ class Templates:
             .get_template("problem.html")
             .render(
                 {
+                    "again": status == 503 and scope["method"] == "GET",
                     "csrf": "" if visit is None else visit.csrf,
                     "icon": drawn,
                     "symbols": drawn.symbols,
