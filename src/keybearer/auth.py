@@ -33,6 +33,7 @@ from keybearer.plugins import ACCOUNTS, CORE, AnyOperation, Plugin, api_key, bea
 from keybearer.settings import Settings, load
 from keybearer.verification import patience
 from keybearer.verification.access import AccessTokens
+from keybearer.verification.foreign import Schemes
 from keybearer.verification.grants import StoredGrants
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.owners import Holds
@@ -303,6 +304,7 @@ class Auth:
             cookie=cookie,
             prefixes=settings.key_prefix,
             shared=shared,
+            schemes=Schemes(database, node.cache),
             tracer=tracer,
         )
         return App(

@@ -194,9 +194,9 @@ class Counting(Hasher):
     def busy(self) -> bool:
         return self.told_busy or super().busy
 
-    async def verify(self, hashed: str | None, password: str) -> bool:
+    async def verify(self, hashed: str | None, password: str, *, like: str | None = None) -> bool:
         self.checked += 1
-        return await super().verify(hashed, password)
+        return await super().verify(hashed, password, like=like)
 
 
 async def use_up(house: House) -> Counting:

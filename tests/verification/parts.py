@@ -9,6 +9,7 @@ import msgspec
 
 from keybearer.domain.credentials import SERVICE_PREFIX, PepperRing, mint
 from keybearer.domain.errors import PlaceLost, Unavailable
+from keybearer.domain.foreign import Scheme
 from keybearer.domain.limits import CHUNK_SHARE, ration
 from keybearer.domain.model import (
     Bars,
@@ -124,6 +125,10 @@ class Rows:
 
     async def access(self, token: bytes) -> Grant | Refusal:
         return await self._read("access", token) or Refusal(code="INVALID_ACCESS_TOKEN")
+
+    async def foreign(self, credential: bytes, schemes: frozenset[Scheme]) -> Grant | None:
+        assert schemes
+        return await self.key(b"foreign " + credential)
 
 
 class MemoryLog:

@@ -30,7 +30,7 @@ class JoinsAnyFlight(Verifier):
         flight = self._flights.get(digest)
         if flight is not None:
             await self.lease.hold()
-            return await asyncio.shield(flight[1])
+            return await asyncio.shield(flight[1]) or self._refused(presented)
         return await super()._find(digest, presented)
 
 

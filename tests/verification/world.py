@@ -817,10 +817,10 @@ class Process:
         )
         return grant(subject="ann", id=str(number), name=str(version))
 
-    async def none(self, _token: bytes) -> Any:
+    async def none(self, *_presented: object) -> Any:
         raise AssertionError("only keys are presented")
 
-    session = service = access = none
+    session = service = access = foreign = none
 
 
 def _nothing() -> None:

@@ -19,6 +19,7 @@ from typing import TypeVar, TypeVarTuple
 import argon2
 import msgspec
 
+from keybearer.adapters import foreignhashes
 from keybearer.domain.errors import Unavailable
 
 T = TypeVar("T")
@@ -90,20 +91,23 @@ class Hasher:
         """
         return await self.run(self._hash, _bytes(password))
 
-    async def verify(self, hashed: str | None, password: str) -> bool:
-        """Whether `password` is the one that was hashed.
+    async def verify(self, hashed: str | None, password: str, *, like: str | None = None) -> bool:
+        """Whether `password` is the one that was hashed, here or elsewhere.
 
         With None, for an account that isn't there, the same work is done and the answer is no:
         the time doesn't tell who has an account.
 
+        Args:
+            like: a hash whose work is done where `hashed` is None; else that of one of ours.
+
         Raises Overloaded, or Unavailable where there is no memory or `hashed` is no hash.
         """
-        right = await self.run(self._verify, hashed or self._nobody, _bytes(password))
+        right = await self.run(self._verify, hashed or like or self._nobody, _bytes(password))
         return right and hashed is not None
 
     def needs_rehash(self, hashed: str) -> bool:
-        """Whether a hash that `verify` said yes to was made at another cost than ours."""
-        return self._argon2.check_needs_rehash(hashed)
+        """Whether a hash that `verify` said yes to was made elsewhere, or at another cost."""
+        return not hashed.startswith("$argon2id$") or self._argon2.check_needs_rehash(hashed)
 
     async def run(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         """Call something else that is heavy on the CPU (zxcvbn) in the same pool and queue.
@@ -139,6 +143,11 @@ class Hasher:
             raise Unavailable("a password could not be hashed") from None
 
     def _verify(self, hashed: str, password: bytes) -> bool:
+        if not hashed.startswith("$argon2"):
+            right = foreignhashes.check(hashed, password)
+            if right is None:
+                raise Unavailable("a password could not be checked against its hash")
+            return right
         try:
             return self._argon2.verify(hashed, password)
         except argon2.exceptions.VerifyMismatchError:

@@ -168,28 +168,41 @@ async def record(
         head: the end of the owner's chain, where this transaction has locked it already.
         details: more facts, never a secret.
     """
+    event_ = told(
+        call, event, owner_id=owner_id, target_id=target_id, outcome=outcome, actor_id=actor_id,
+        **details,
+    )  # fmt: skip
+    await audit.append(tx, call.app.ring, event_, head=head)
+
+
+def told(
+    call: Call,
+    event: str,
+    *,
+    owner_id: str | None,
+    target_id: str | None = None,
+    outcome: Literal["success", "refused"] = "success",
+    actor_id: str | None = None,
+    **details: str | int | bool | None,
+) -> audit.Event:
+    """The same event, for who writes many at once."""
     kind, who = "anonymous", actor_id
     if isinstance(call.caller, Session):
         kind = call.caller.kind
         who = call.caller.id if kind in ("key", "service", "operator") else call.caller.subject
-    await audit.append(
-        tx,
-        call.app.ring,
-        audit.Event(
-            id=call.app.new_id(call.now),
-            at=call.now,
-            event=event,
-            outcome=outcome,
-            actor_kind=kind,
-            actor_id=who,
-            owner_id=owner_id,
-            target_id=owner_id if target_id is None else target_id,
-            ip=call.facts.ip,
-            user_agent=call.facts.user_agent,
-            request_id=call.facts.id,
-            details=details,
-        ),
-        head=head,
+    return audit.Event(
+        id=call.app.new_id(call.now),
+        at=call.now,
+        event=event,
+        outcome=outcome,
+        actor_kind=kind,
+        actor_id=who,
+        owner_id=owner_id,
+        target_id=owner_id if target_id is None else target_id,
+        ip=call.facts.ip,
+        user_agent=call.facts.user_agent,
+        request_id=call.facts.id,
+        details=details,
     )
 
 

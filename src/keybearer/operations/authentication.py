@@ -11,6 +11,8 @@ than are left. Failures in a row are counted for each account apart for stranger
 addresses from which it has logged in before: nobody can lock a person out of the own desk.
 Together they stop at 100 (NIST SP 800-63B-4 section 3.2.2), until the owner proves the address
 with a reset. Whether an account exists changes neither the answer, nor the work, nor the limits.
+Hashes that were imported cost more than ours, or less, until their owners log in: so whoever has no
+account takes as long as whoever has the next address, and the time tells no one apart.
 
 An address is often that of a whole office. Where somebody has used up its attempts, a wrong
 password gets the same 429 after the same work whoever it is for, and the right one still opens
@@ -53,12 +55,14 @@ _NO_CHARACTER = re.compile("[\0\ud800-\udfff]")
 class _Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """A reservation: whose account it would open, and where it is counted.
 
-    `beyond` is None, or for how many milliseconds the address has no attempts left.
+    `beyond` is None, or for how many milliseconds the address has no attempts left. `beside` is
+    the hash of somebody else: where there is none, checking takes as long as for that one.
     """
 
     user: User | None
     account: bytes | None
     beyond: int | None = None
+    beside: str | None = None
 
 
 async def authenticate_password(call: Call, email: str, password: str) -> User:
@@ -183,6 +187,7 @@ async def _reserve(call: Call, address: str | None) -> _Attempt:
         user = await accounts.user_by_email(tx, address)
         # Asked for nobody as well: the same statements for every address.
         ips = await accounts.login_addresses(tx, "" if user is None else user.id)
+        beside = await accounts.hash_beside(tx, address)
         known = here in {throttle_bucket(ip) for ip in ips}
         account = account_buckets(call.app.ring, address)[known]
         stop = KNOWN_STOP if known else STRANGERS_STOP
@@ -192,10 +197,10 @@ async def _reserve(call: Call, address: str | None) -> _Attempt:
             account = throttle.bucket(call.app.ring, "beyond", here)
         wait = await accounts.count_failure(tx, account, now=call.now, stop=stop)
         if wait is None:
-            return _Attempt(user=user, account=account, beyond=beyond)
+            return _Attempt(user=user, account=account, beyond=beyond, beside=beside)
         if beyond is None:
             raise throttle.too_many(wait)
-        return _Attempt(user=None, account=None, beyond=beyond)
+        return _Attempt(user=None, account=None, beyond=beyond, beside=beside)
 
     try:
         return await call.app.database.write(body)
@@ -222,7 +227,7 @@ async def _is_right(call: Call, attempt: _Attempt, password: str) -> bool:
     except ValueError:
         hashed, normal = None, ""  # no password of anybody, at the price of one
     try:
-        return await call.app.hasher.verify(hashed, normal)
+        return await call.app.hasher.verify(hashed, normal, like=attempt.beside)
     except Unavailable:
         await call.app.database.write(partial(_take_back, call, attempt))
         raise

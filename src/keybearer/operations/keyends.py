@@ -109,8 +109,11 @@ async def rotate_api_key(call: Call, asked: RotateKey) -> CreatedApiKey:
             raise Failure("KEY_NOT_ROTATABLE")
         if asked.replaces not in (None, key.start):
             raise Failure("KEY_ALREADY_ROTATED")
-        secret = mint(key.prefix, call.app.entropy)
-        start = start_of(secret, key.prefix)
+        prefixes = call.app.settings.key_prefix
+        # A key that was made elsewhere gets a secret of ours.
+        prefix = key.prefix if key.prefix in prefixes else prefixes[0]
+        secret = mint(prefix, call.app.entropy)
+        start = start_of(secret, prefix)
         await keysecrets.end(tx, key.id, until=grace_end(call.now, asked.grace_period))
         await keysecrets.end_older(tx, key.id, kept=_EARLIER_SECRETS, now=call.now)
         await keysecrets.count_anew(tx, key.id)
@@ -122,7 +125,8 @@ async def rotate_api_key(call: Call, asked: RotateKey) -> CreatedApiKey:
             start=start,
             now=call.now,
         )
-        await sql.save(tx, key.id, {"start": start, "updated_at": call.now})
+        changes = {"prefix": prefix, "start": start, "updated_at": call.now}
+        await sql.save(tx, key.id, changes)
         await record(
             call, tx, "key.rotated", owner_id=key.owner_id, target_id=key.id,
             gracePeriod=asked.grace_period,

@@ -9,7 +9,6 @@ from functools import partial
 from keybearer.adapters.sql import accounts, sessions
 from keybearer.domain import emails
 from keybearer.domain.errors import Failure
-from keybearer.domain.ids import is_id
 from keybearer.domain.model import User
 from keybearer.domain.ports import Transaction
 from keybearer.operations.app import record, require_accounts
@@ -167,7 +166,7 @@ def _require_operator(call: Call) -> None:
 
 async def _find(tx: Transaction, who: str, *, lock: bool) -> User:
     user = None
-    if is_id(who):
+    if "@" not in who:
         user = await accounts.user_by_id(tx, who, lock=lock)
     else:
         with suppress(ValueError):  # what is no address is nobody's

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from keybearer.adapters.sql import accounts, keys, keysecrets, service_tokens, sessions
 from keybearer.domain.credentials import PepperRing, service_token_hash
+from keybearer.domain.foreign import Scheme, names
 from keybearer.domain.model import (
     Grant,
     Key,
@@ -59,7 +60,14 @@ class StoredGrants:
 
     async def key(self, credential: bytes) -> Grant | None:
         """The grant of an API key, found by the digest of the whole key."""
-        digests = self._ring.digests(credential)
+        return await self._by_digest(self._ring.digests(credential))
+
+    async def foreign(self, credential: bytes, schemes: frozenset[Scheme]) -> Grant | None:
+        """The grant of a key that was made elsewhere: by our digest of it, or by its own."""
+        return await self._by_digest([*self._ring.digests(credential), *names(credential, schemes)])
+
+    async def _by_digest(self, digests: Sequence[bytes]) -> Grant | None:
+        """The key that has one of the digests, which is moved to the first of them."""
 
         async def body(tx: Transaction) -> tuple[Key, Row] | None:
             return await keys.by_digest(tx, digests, now=self._clock.now())

@@ -25,12 +25,14 @@ from keybearer.domain.credentials import (
     PepperRing,
     well_formed,
 )
+from keybearer.domain.foreign import NO_SCHEMES, Scheme
 from keybearer.domain.judgement import judge
 from keybearer.domain.limits import Take, until_refill
 from keybearer.domain.model import ANONYMOUS, Grant, Key, Kind, RateLimit, Refusal, Verdict
 from keybearer.domain.ports import Clock, Tracer
 from keybearer.verification import patience
 from keybearer.verification.cache import Cache, Entry, fresh_until
+from keybearer.verification.foreign import Schemes
 from keybearer.verification.lease import AnyLease
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.presented import Headers, Presented, read
@@ -41,6 +43,9 @@ from keybearer.verification.usage import ACCEPTED, SecretTally, Usage, Uses
 NO_NEEDS: frozenset[str] = frozenset()
 _GUARDED: frozenset[Kind] = frozenset({"key", "session", "access"})
 _KEYS: frozenset[Kind] = frozenset({"key", "service"})
+_MAYBE_ELSEWHERE: frozenset[Kind | None] = frozenset({None, "session"})
+"""What a key that was made elsewhere may look like; one with two dots only in its own header."""
+_NEVER_ELSEWHERE = (SERVICE_PREFIX.encode(), REFRESH_PREFIX.encode())
 
 
 class Grants(Protocol):
@@ -60,6 +65,10 @@ class Grants(Protocol):
 
     async def access(self, token: bytes) -> Grant | Refusal:
         """The grant of an access token whose signature and claims hold."""
+        ...
+
+    async def foreign(self, credential: bytes, schemes: frozenset[Scheme]) -> Grant | None:
+        """The grant of an API key that was made elsewhere and imported."""
         ...
 
 
@@ -102,6 +111,7 @@ class Verifier:
         cookie: the name of the session cookie.
         prefixes: the prefixes that our API keys may have.
         shared: the limits of all processes; without, this one counts alone.
+        schemes: which keys made elsewhere there are; without, none.
         tracer: told of each check that is not answered from memory.
 
     Attributes:
@@ -122,6 +132,7 @@ class Verifier:
         cookie: str,
         prefixes: tuple[str, ...],
         shared: SharedLimiter | None = None,
+        schemes: Schemes | None = None,
         tracer: Tracer = NO_TRACER,
     ) -> None:
         self.misses = 0
@@ -131,6 +142,7 @@ class Verifier:
         self.quota = quota
         self.usage = usage
         self._shared = shared
+        self._schemes = schemes
         self._ring = ring
         self._clock = clock
         self._grants = grants
@@ -140,7 +152,7 @@ class Verifier:
         self._cookie = cookie.encode()
         self._tracer = tracer
         self._prefixes = tuple(prefix.encode() for prefix in prefixes)
-        self._flights: dict[bytes, tuple[int, asyncio.Task[Entry | Refusal]]] = {}
+        self._flights: dict[bytes, tuple[int, asyncio.Task[Entry | Refusal | None]]] = {}
 
     async def verify(
         self,
@@ -355,11 +367,11 @@ class Verifier:
     async def _find(self, digest: bytes, presented: Presented) -> Entry | Refusal:
         credential = presented.credential
         kind = self._kind(credential)
-        if kind is None or (presented.via == "header" and kind not in _KEYS):
-            wrong = "INVALID_API_KEY" if presented.via == "header" else "INVALID_ACCESS_TOKEN"
-            return Refusal(code=wrong)
-        if kind == "key" and not well_formed(credential, self._prefixes):
-            return Refusal(code="INVALID_API_KEY")
+        if presented.via == "header" and kind not in _KEYS:
+            kind = None
+        elsewhere = kind in _MAYBE_ELSEWHERE and self._may_be_elsewhere(presented)
+        if kind is None and not elsewhere:
+            return self._refused(presented)
         await self.lease.hold()
         begun = self.cache.generation
         kept = self.cache.get(digest)
@@ -368,30 +380,49 @@ class Verifier:
         flight = self._flights.get(digest)
         if flight is None or flight[0] != begun:
             # A read that began before an invalidation is no answer to a request after it.
-            task = patience.begin(self._load(kind, digest, credential, begun))
+            task = patience.begin(self._load(kind, digest, credential, begun, elsewhere=elsewhere))
             flight = (begun, task)
             self._flights[digest] = flight
             task.add_done_callback(lambda done: self._landed(digest, done))
-        return await patience.in_time(flight[1])
+        return await patience.in_time(flight[1]) or self._refused(presented)
 
-    def _landed(self, digest: bytes, task: "asyncio.Task[Entry | Refusal]") -> None:
+    def _may_be_elsewhere(self, presented: Presented) -> bool:
+        """Whether what is no key of ours may be one that was imported; asks no database."""
+        if self._schemes is None or presented.via == "cookie":
+            return False
+        if presented.credential.startswith(_NEVER_ELSEWHERE):
+            return False
+        if self._clock.now() >= self.lease.until:
+            return True  # to be found out under the lease
+        known = self._schemes.known
+        return known is None or bool(known)
+
+    def _refused(self, presented: Presented) -> Refusal:
+        as_key = presented.via == "header" or presented.credential.startswith(self._prefixes)
+        return Refusal(code="INVALID_API_KEY" if as_key else "INVALID_ACCESS_TOKEN")
+
+    def _landed(self, digest: bytes, task: "asyncio.Task[Entry | Refusal | None]") -> None:
         flight = self._flights.get(digest)
         if flight is not None and flight[1] is task:
             del self._flights[digest]
 
     async def _load(
-        self, kind: Kind, digest: bytes, credential: bytes, begun: int
-    ) -> Entry | Refusal:
-        grant: Grant | Refusal | None
+        self, kind: Kind | None, digest: bytes, credential: bytes, begun: int, *, elsewhere: bool
+    ) -> Entry | Refusal | None:
+        grant: Grant | Refusal | None = None
+        # Read with any miss, so that what is no key of ours need not ask.
+        schemes = NO_SCHEMES if self._schemes is None else await self._schemes.read()
         if kind == "key":
-            grant = await self._grants.key(credential) or Refusal(code="INVALID_API_KEY")
+            grant = await self._grants.key(credential)
         elif kind == "service":
-            grant = await self._grants.service(credential) or Refusal(code="INVALID_ACCESS_TOKEN")
+            grant = await self._grants.service(credential)
         elif kind == "access":
             grant = await self._grants.access(credential)
-        else:
-            grant = await self._grants.session(credential) or Refusal(code="INVALID_ACCESS_TOKEN")
-        if isinstance(grant, Refusal):
+        elif kind == "session":
+            grant = await self._grants.session(credential)
+        if grant is None and elsewhere and schemes:
+            grant = await self._grants.foreign(credential, schemes)
+        if grant is None or isinstance(grant, Refusal):
             return grant
         session, of_secret = grant.session, grant.secret_digest
         tally = self.usage.tally(session.session_id or session.id, is_key=session.kind == "key")
@@ -407,8 +438,9 @@ class Verifier:
         return entry
 
     def _kind(self, credential: bytes) -> Kind | None:
+        """What a credential looks like; None where it is nothing that we made."""
         if credential.startswith(self._prefixes):
-            return "key"
+            return "key" if well_formed(credential, self._prefixes) else None
         if credential.startswith(SERVICE_PREFIX.encode()):
             return "service" if well_formed(credential, [SERVICE_PREFIX.encode()]) else None
         if credential.startswith(REFRESH_PREFIX.encode()):

@@ -37,6 +37,12 @@ _REHASH = (
     .where(users.c.id == bindparam("of_user"), users.c.password_hash == bindparam("old"))
     .values(password_hash=bindparam("new"))
 )
+_BESIDE = (
+    select(users.c.password_hash)
+    .where(users.c.email > bindparam("email"))
+    .order_by(users.c.email)
+    .limit(1)
+)
 _DELETE = delete(users).where(users.c.id == bindparam("id"))
 _ADDRESSES = (
     select(sessions.c.ip)
@@ -55,6 +61,12 @@ async def user_by_id(tx: Transaction, id: str, *, lock: bool = False) -> User | 
 async def user_by_email(tx: Transaction, email: str, *, lock: bool = False) -> User | None:
     """The user of an address in normal form."""
     return _user(await tx.one(_BY_EMAIL_LOCKED if lock else _BY_EMAIL, email=email))
+
+
+async def hash_beside(tx: Transaction, email: str) -> str | None:
+    """The hash of whoever has the next address: the one to take as long as, for nobody."""
+    row = await tx.one(_BESIDE, email=email)
+    return None if row is None else row.password_hash
 
 
 async def add_user(tx: Transaction, user: User) -> User:

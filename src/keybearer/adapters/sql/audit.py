@@ -75,6 +75,12 @@ _APPEND = Together(
     .values(seq=new("seq"), mac=new("mac")),
     insert(audit).values({each.name: new(each.name) for each in audit.c}),
 )
+_MANY = insert(audit)
+_MOVE_HEAD = (
+    update(audit_heads)
+    .where(audit_heads.c.chain == bindparam("of_chain"))
+    .values(seq=bindparam("end"), mac=bindparam("end_mac"))
+)
 _BY_ID = select(audit).where(
     audit.c.id == bindparam("id"), audit.c.owner_id == bindparam("owner_id")
 )
@@ -140,12 +146,31 @@ async def append(
     chain = chain_of(event.owner_id)
     if head.chain != chain:
         raise ValueError(f"the end of chain {head.chain} is not that of chain {chain}")
-    values = msgspec.structs.asdict(event)
-    values["details"] = msgspec.json.encode(event.details, order="sorted").decode()
-    seq = head.seq + 1
-    values |= {"chain": chain, "seq": seq, "pepper_id": ring.newest.id}
+    values = _row(ring, event, chain, head.seq + 1)
     mac = _mac(ring.newest.audit_key, head.mac, values)
     await _APPEND.run(tx, **values, mac=mac)
+
+
+async def append_many(tx: Transaction, ring: PepperRing, events: Sequence[Event]) -> None:
+    """Writes events of one chain at its end, in the caller's transaction."""
+    if not events:
+        return
+    head = await lock(tx, events[0].owner_id)
+    seq, mac = head.seq, head.mac
+    rows = []
+    for event in events:
+        seq += 1
+        values = _row(ring, event, head.chain, seq)
+        mac = _mac(ring.newest.audit_key, mac, values)
+        rows.append({**values, "mac": mac})
+    await tx.run_many(_MANY, rows)
+    await tx.run(_MOVE_HEAD, of_chain=head.chain, end=seq, end_mac=mac)
+
+
+def _row(ring: PepperRing, event: Event, chain: int, seq: int) -> dict[str, object]:
+    values = msgspec.structs.asdict(event)
+    values["details"] = msgspec.json.encode(event.details, order="sorted").decode()
+    return {**values, "chain": chain, "seq": seq, "pepper_id": ring.newest.id}
 
 
 async def by_id(tx: Transaction, id: str, *, owner_id: str) -> Event | None:

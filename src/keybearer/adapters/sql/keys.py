@@ -148,7 +148,7 @@ async def add(
     """
     await _ADD.run(
         tx,
-        **_columns(key),
+        **columns(key),
         digest=digest,
         pepper_id=pepper_id,
         idempotency=idempotency,
@@ -262,7 +262,8 @@ def allow_of(text: str | None) -> tuple[str, ...]:
     return () if text is None else tuple(msgspec.json.decode(text))
 
 
-def _columns(key: Key) -> dict[str, object]:
+def columns(key: Key) -> dict[str, object]:
+    """The columns of a key; the reverse of `read`."""
     values: dict[str, object] = {name: getattr(key, name) for name in _FIELDS}
     for name in _PARSED:
         values[name] = _column(name, getattr(key, name))

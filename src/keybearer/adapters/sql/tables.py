@@ -298,3 +298,10 @@ usage_batches = Table(
     Column("id", Text, primary_key=True),
     Column("written_at", BigInteger, nullable=False, index=True),
 )
+
+# In which ways keys that were made elsewhere are found (domain/foreign.py); without a row, none.
+foreign_schemes = Table(
+    "foreign_schemes",
+    metadata,
+    Column("scheme", Text, primary_key=True),
+)

@@ -1,0 +1,99 @@
+"""What arrives from elsewhere, written many rows at a time; what is there stays as it is."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import msgspec
+from sqlalchemy import bindparam, or_, select
+
+# The statement is the same in both dialects: this one compiles for SQLite as well.
+from sqlalchemy.dialects.postgresql import insert
+
+from keybearer.adapters.sql.keys import columns
+from keybearer.adapters.sql.tables import api_key_secrets, api_keys, sessions, users
+from keybearer.domain.arrivals import ArrivingKey, ArrivingLogin
+from keybearer.domain.model import User
+from keybearer.domain.ports import Transaction
+
+_USERS = select(users.c.id, users.c.email).where(
+    or_(
+        users.c.id.in_(bindparam("ids", expanding=True)),
+        users.c.email.in_(bindparam("emails", expanding=True)),
+    )
+)
+_KNOWN = select(users.c.id).where(users.c.id.in_(bindparam("ids", expanding=True)))
+# Somebody may sign up with the same address meanwhile: who was first has it.
+_ADD_USERS = insert(users).on_conflict_do_nothing()
+_KEYS = select(api_keys.c.id).where(api_keys.c.id.in_(bindparam("ids", expanding=True)))
+_SECRETS = select(api_key_secrets.c.digest).where(
+    api_key_secrets.c.digest.in_(bindparam("digests", expanding=True))
+)
+_ADD_KEYS = insert(api_keys)
+_ADD_SECRETS = insert(api_key_secrets)
+_LOGINS = select(sessions.c.id, sessions.c.token_digest).where(
+    or_(
+        sessions.c.id.in_(bindparam("ids", expanding=True)),
+        sessions.c.token_digest.in_(bindparam("digests", expanding=True)),
+    )
+)
+_ADD_LOGINS = insert(sessions)
+
+
+async def users_there(
+    tx: Transaction, ids: Collection[str], emails: Collection[str]
+) -> Mapping[str, str]:
+    """The address of each user who has one of the ids or addresses, by id."""
+    rows = await tx.all(_USERS, ids=list(ids), emails=list(emails))
+    return {row.id: row.email for row in rows}
+
+
+async def known_users(tx: Transaction, ids: Collection[str]) -> frozenset[str]:
+    """Those of the ids that are users'."""
+    return frozenset(row.id for row in await tx.all(_KNOWN, ids=list(ids)))
+
+
+async def add_users(tx: Transaction, new: Sequence[User]) -> frozenset[str]:
+    """Writes users, and gives the ids of those who are there now."""
+    await tx.run_many(_ADD_USERS, [msgspec.structs.asdict(user) for user in new])
+    return await known_users(tx, [user.id for user in new])
+
+
+async def keys_there(
+    tx: Transaction, ids: Collection[str], digests: Collection[bytes]
+) -> tuple[frozenset[str], frozenset[bytes]]:
+    """Those of the ids and of the digests that are taken."""
+    by_id = await tx.all(_KEYS, ids=list(ids))
+    by_digest = await tx.all(_SECRETS, digests=list(digests))
+    return frozenset(row.id for row in by_id), frozenset(bytes(row.digest) for row in by_digest)
+
+
+async def add_keys(tx: Transaction, new: Sequence[ArrivingKey]) -> None:
+    """Writes keys, each with its secret."""
+    await tx.run_many(_ADD_KEYS, [columns(each.key) for each in new])
+    secrets = [
+        {
+            "digest": each.digest,
+            "key_id": each.key.id,
+            "pepper_id": each.pepper_id,
+            "created_at": each.key.created_at,
+            "usable_until": None,
+            "start": each.key.start,
+        }
+        for each in new
+        if each.digest is not None
+    ]
+    await tx.run_many(_ADD_SECRETS, secrets)
+
+
+async def logins_there(
+    tx: Transaction, ids: Collection[str], digests: Collection[bytes]
+) -> tuple[frozenset[str], frozenset[bytes]]:
+    """The ids and the digests of the logins that have one of either."""
+    rows = await tx.all(_LOGINS, ids=list(ids), digests=list(digests))
+    taken = frozenset(bytes(row.token_digest) for row in rows if row.token_digest is not None)
+    return frozenset(row.id for row in rows), taken
+
+
+async def add_logins(tx: Transaction, new: Sequence[ArrivingLogin]) -> None:
+    """Writes logins, each with the digest of its session token."""
+    rows = [{**msgspec.structs.asdict(each.login), "token_digest": each.digest} for each in new]
+    await tx.run_many(_ADD_LOGINS, rows)

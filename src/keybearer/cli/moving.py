@@ -1,0 +1,94 @@
+"""`keybearer import`: users and keys of another system move in."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from keybearer.cli.operator import operator
+from keybearer.cli.output import answer, command, encode, say, table, visible
+
+if TYPE_CHECKING:
+    from keybearer.operations.moving import Report
+
+_SHOWN = 20
+
+
+@click.group("import")
+def move_in() -> None:
+    """Users and keys of another system move in; they go on to work as they are.
+
+    --dry-run says what would happen. What is here already is left as it is, so that an import can
+    be run again.
+    """
+
+
+@command(move_in, "better-auth")
+@click.argument("url")
+@click.option("--sessions", is_flag=True, help="Logins go on, by their bearer tokens.")
+@click.option("--keys-only", is_flag=True,
+              help="Owners are ids of an app that keeps its users itself.")  # fmt: skip
+@click.option("--plain-keys", is_flag=True, help="The keys were stored with disableKeyHashing.")
+@click.option("--table", "tables", multiple=True, metavar="apikey=NAME",
+              help="What a table is called there; several times.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Write nothing, and say what would happen.")
+async def better_auth(
+    *,
+    url: str,
+    sessions: bool,
+    keys_only: bool,
+    plain_keys: bool,
+    tables: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Imports a Better Auth database: sqlite:///FILE or postgresql://…
+
+    Users keep their ids and passwords, keys work as they are, with their limits and permissions.
+    """
+    from keybearer.adapters.sql.origins import open_origin
+    from keybearer.operations import betterauth
+
+    choices = betterauth.Choices(
+        sessions=sessions,
+        keys_only=keys_only,
+        plain_keys=plain_keys,
+        dry_run=dry_run,
+        names=_names(tables),
+    )
+    async with operator(accounts=not keys_only) as call, open_origin(url) as origin:
+        report = await betterauth.move(call, origin, choices)
+    tell(report, as_json=as_json)
+
+
+def tell(report: "Report", *, as_json: bool) -> None:
+    """Shows what an import did, or would do."""
+    if as_json:
+        answer(encode(report))
+        return
+    rows = [
+        (what, *(str(n) for n in (count.found, count.imported, count.present, count.skipped)))
+        for what, count in (
+            ("users", report.users), ("keys", report.keys), ("sessions", report.sessions),
+        )
+        if count.found
+    ]  # fmt: skip
+    done = "WOULD IMPORT" if report.dry_run else "IMPORTED"
+    answer(table(("", "FOUND", done, "ALREADY HERE", "SKIPPED"), rows))
+    for note in report.notes:
+        say(f"not carried over, {note.count}×: {note.note}")
+    for each in report.skipped[:_SHOWN]:
+        say(visible(f"skipped {each.kind} {each.id}: {each.reason}"))
+    if len(report.skipped) > _SHOWN:
+        say(f"and {len(report.skipped) - _SHOWN} more: --json lists them all")
+    if report.dry_run:
+        say("nothing was written")
+
+
+def _names(tables: tuple[str, ...]) -> dict[str, str]:
+    names = {}
+    for text in tables:
+        usual, equals, name = text.partition("=")
+        if not equals or not usual or not name:
+            raise click.UsageError(f"--table takes USUAL=NAME, as apikey=api_keys, not {text!r}")
+        names[usual] = name
+    return names

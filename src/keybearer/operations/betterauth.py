@@ -1,0 +1,315 @@
+"""Move in from Better Auth: people, passwords, sessions and keys of its database (1.4 to 1.7).
+
+    user       ──▶ users       the id stays; the address in our normal form
+    account    ──▶ its password, where it is one of e-mail and password
+    session    ──▶ sessions    only if asked: the token as our digest of it
+    apikey     ──▶ api_keys    by its SHA-256; ours takes its place at the first use
+
+A row comes whole or not at all. What has no place here is told as a note.
+"""
+
+import re
+from base64 import urlsafe_b64decode
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+
+from keybearer.adapters.sql.origins import Origin
+from keybearer.domain import emails, records
+from keybearer.domain.arrivals import ArrivingKey, ArrivingLogin, Sort
+from keybearer.domain.errors import Failure, Misuse
+from keybearer.domain.foreign import name_of
+from keybearer.domain.foreignpasswords import kept
+from keybearer.domain.model import Key, LoginSession, User
+from keybearer.domain.permissions import parse
+from keybearer.domain.records import Record
+from keybearer.operations.declaration import Call
+from keybearer.operations.keyrules import (
+    MAX_NAME,
+    check_metadata,
+    check_quota,
+    check_rate_limit,
+)
+from keybearer.operations.logins import BROWSER
+from keybearer.operations.moving import Moving, Report
+
+T = TypeVar("T")
+
+ORIGIN = "better-auth"
+_LONGEST_NAME = 100
+_DIGEST = re.compile(r"[A-Za-z0-9_-]{43}")
+_TOKEN = re.compile(r"[!-~]{16,256}")
+
+
+class Choices(msgspec.Struct, frozen=True, kw_only=True):
+    """What is imported, and how it lies there.
+
+    Attributes:
+        sessions: whether logins go on.
+        keys_only: whether the users stay elsewhere: owners are their ids, and nobody is looked up.
+        plain_keys: whether the keys themselves are stored (`disableKeyHashing`).
+        names: what the tables are called, where not as usual.
+    """
+
+    sessions: bool = False
+    keys_only: bool = False
+    plain_keys: bool = False
+    dry_run: bool = False
+    names: Mapping[str, str] = {}
+
+
+async def move(call: Call, origin: Origin, choices: Choices) -> Report:
+    """Imports what a Better Auth database has; what is here already stays as it is.
+
+    Raises:
+        Failure: ADMIN_REQUIRED.
+        Misuse: a table is missing.
+        Unavailable: a database is lost; what was imported before stays, and the next try goes on.
+    """
+    moving = Moving(call, ORIGIN, dry_run=choices.dry_run)
+    tables = await origin.tables()
+
+    def table(usual: str) -> str:
+        name = choices.names.get(usual, usual)
+        if name not in tables:
+            raise Misuse(f"there is no table {name!r}; --table {usual}=NAME tells another name")
+        return name
+
+    if not choices.keys_only:
+        await _users(moving, origin, table("user"), await _passwords(origin, table("account")))
+        if choices.sessions:
+            await _logins(moving, origin, table("session"))
+    organizations: set[str] = set()
+    if "organization" in tables:
+        async for page in origin.pages("organization"):
+            organizations.update(str(record.get("id")) for record in page)
+    if "apikey" in tables or "apikey" in choices.names:
+        await _keys(moving, origin, table("apikey"), organizations, choices)
+    return await moving.finish()
+
+
+# --- users ---
+
+
+async def _passwords(origin: Origin, table: str) -> dict[str, str]:
+    """The hash of each user who has one; of other accounts, none."""
+    found = {}
+    async for page in origin.pages(table):
+        for record in page:
+            if record.get("providerid") == "credential" and record.get("password"):
+                found[str(record.get("userid"))] = str(record["password"])
+    return found
+
+
+async def _users(moving: Moving, origin: Origin, table: str, hashes: Mapping[str, str]) -> None:
+    async for page in origin.pages(table):
+        for record in page:
+            made = _read(moving, "user", record, partial(_user, moving, hashes=hashes))
+            if made is not None:
+                await moving.arrive(made)
+    await moving.settle()
+
+
+def _user(moving: Moving, record: Record, *, hashes: Mapping[str, str]) -> User:
+    now = moving.call.now
+    id = records.identifier(record, "id")
+    email = emails.normalise(records.required(record, "email"))
+    created = records.moment(record, "createdat", otherwise=now)
+    hashed = hashes.get(id)
+    banned = records.flag(record, "banned", otherwise=False)
+    ends = records.instant(record, "banexpires")
+    if banned and ends is not None:
+        banned = ends > now
+        moving.note("a ban that ends by itself: the user is disabled until somebody enables them")
+    if records.text(record, "role") not in (None, "user"):
+        moving.note("a role: nobody is an admin here by an import")
+    if records.flag(record, "twofactorenabled", otherwise=False):
+        moving.note("a second factor: there is none here, the password is enough")
+    if hashed is None:
+        moving.note("no password: they choose one at “forgot password”")
+    return User(
+        id=id,
+        email=email,
+        name=_one_line(records.text(record, "name"), _LONGEST_NAME) or email.partition("@")[0],
+        image=records.text(record, "image"),
+        role="user",
+        locale=None,
+        email_verified_at=(
+            created if records.flag(record, "emailverified", otherwise=False) else None
+        ),
+        disabled_at=now if banned else None,
+        password_hash=None if hashed is None else kept(hashed),
+        created_at=created,
+        updated_at=records.moment(record, "updatedat", otherwise=created),
+    )
+
+
+# --- sessions ---
+
+
+async def _logins(moving: Moving, origin: Origin, table: str) -> None:
+    now = moving.call.now
+    async for page in origin.pages(table):
+        for record in page:
+            made = _read(moving, "session", record, partial(_login, moving))
+            if made is None:
+                continue
+            if made.login.expires_at <= now:
+                moving.skip("session", made.login.id, "it is over")
+            else:
+                await moving.arrive(made)
+
+
+def _login(moving: Moving, record: Record) -> ArrivingLogin:
+    app, now = moving.call.app, moving.call.now
+    user_id = records.identifier(record, "userid")
+    if user_id not in moving.owners:
+        raise ValueError("its user did not come")
+    token = records.required(record, "token")
+    if not _TOKEN.fullmatch(token) or "." in token:
+        raise ValueError("token is none that could be presented here")
+    expires = records.instant(record, "expiresat")
+    if expires is None:
+        raise ValueError("expiresat is missing")
+    created = records.moment(record, "createdat", otherwise=now)
+    return ArrivingLogin(
+        login=LoginSession(
+            id=records.identifier(record, "id"),
+            user_id=user_id,
+            client_id=BROWSER,
+            created_at=created,
+            last_seen_at=now,  # the idle time is counted from here
+            authenticated_at=created,
+            expires_at=min(expires, now + app.settings.session_ttl),
+            idle_ms=app.settings.session_idle_ttl,
+            ended_at=None,
+            ip=records.text(record, "ipaddress"),
+            user_agent=records.text(record, "useragent"),
+        ),
+        digest=app.ring.digest(token.encode()),
+    )
+
+
+# --- keys ---
+
+
+async def _keys(
+    moving: Moving, origin: Origin, table: str, organizations: set[str], choices: Choices
+) -> None:
+    async for page in origin.pages(table):
+        if not choices.keys_only:
+            await moving.learn({_owner(record) for record in page})
+        for record in page:
+            made = _read(
+                moving, "key", record,
+                partial(_key, moving, organizations=organizations, choices=choices),
+            )  # fmt: skip
+            if made is not None:
+                await moving.arrive(made)
+
+
+def _owner(record: Record) -> str:
+    """Whose key it is: a user's since the first versions, anybody's since 1.6."""
+    owner = record.get("referenceid", record.get("userid"))
+    return str(owner)
+
+
+def _key(
+    moving: Moving, record: Record, *, organizations: set[str], choices: Choices
+) -> ArrivingKey:
+    now = moving.call.now
+    owner = records.identifier({"referenceid": _owner(record)}, "referenceid")
+    if not choices.keys_only and owner not in moving.owners:
+        if owner not in organizations:
+            raise ValueError("its owner is no user here")
+        moving.note("the key of an organization: it works where the app says who owns what")
+    created = records.moment(record, "createdat", otherwise=now)
+    limited, maximum, window = _limit(record)
+    left = records.number(record, "remaining")
+    remaining, amount, interval = check_quota(
+        remaining=left,
+        # Without a number that is left nothing is refilled there, and nothing counted.
+        refill_amount=None if left is None else records.number(record, "refillamount"),
+        refill_interval_ms=None if left is None else records.number(record, "refillinterval"),
+    )
+    prefix = _one_line(records.text(record, "prefix"), MAX_NAME)
+    key = Key(
+        id=records.identifier(record, "id"),
+        owner_id=owner,
+        config_id=_one_line(records.text(record, "configid"), MAX_NAME) or "default",
+        name=_one_line(records.text(record, "name"), MAX_NAME) or None,
+        description=None,
+        prefix=prefix,
+        start=_one_line(records.text(record, "start"), MAX_NAME) or prefix,
+        enabled=records.flag(record, "enabled", otherwise=True),
+        created_at=created,
+        updated_at=records.moment(record, "updatedat", otherwise=created),
+        created_by=owner,
+        expires_at=records.instant(record, "expiresat"),
+        revoked_at=None,
+        revoked_reason=None,
+        permissions=_permissions(records.json(record, "permissions")),
+        metadata=check_metadata(records.json(record, "metadata")),
+        ip_allow=(),
+        rate_limit_enabled=limited,
+        rate_limit_max=maximum,
+        rate_limit_window_ms=window,
+        remaining=remaining,
+        refill_amount=amount,
+        refill_interval_ms=interval,
+        last_refill_at=records.instant(record, "lastrefillat"),
+        last_used_at=records.instant(record, "lastrequest"),
+        last_used_ip=None,
+        last_used_user_agent=None,
+        request_count=0,  # there it counts a window, here all
+    )
+    secret = records.required(record, "key")
+    if choices.plain_keys:
+        ring = moving.call.app.ring
+        digest, pepper_id = ring.digest(secret.encode()), ring.newest.id
+    else:
+        if not _DIGEST.fullmatch(secret):
+            raise ValueError("key is no SHA-256 in base64url; --plain-keys where keys are stored")
+        digest, pepper_id = name_of("sha256", urlsafe_b64decode(secret + "=")), "sha256"
+    return ArrivingKey(key=key, digest=digest, pepper_id=pepper_id, scheme="sha256")
+
+
+def _limit(record: Record) -> tuple[bool, int | None, int | None]:
+    """A limit with a missing number is none, as there."""
+    maximum = records.number(record, "ratelimitmax")
+    window = records.number(record, "ratelimittimewindow")
+    enabled = records.flag(record, "ratelimitenabled", otherwise=True)
+    if maximum is None or window is None:
+        return False, maximum, window
+    check_rate_limit(enabled=True, maximum=maximum, window_ms=window)
+    return enabled, maximum, window
+
+
+def _permissions(value: object) -> frozenset[str] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not all(isinstance(each, list) for each in value.values()):
+        raise ValueError("permissions are no lists of actions")
+    return parse(value)
+
+
+# --- one row ---
+
+
+def _read(moving: Moving, sort: Sort, record: Record, convert: Callable[[Record], T]) -> T | None:
+    """What a row becomes; None where it is broken, which is told."""
+    try:
+        return convert(record)
+    except Failure as failure:
+        reason = failure.message
+    except ValueError as error:
+        reason = str(error)
+    moving.skip(sort, str(record.get("id")), reason)
+    return None
+
+
+def _one_line(text: str | None, longest: int) -> str:
+    """Text without control characters, cut where it is too long for us."""
+    return "".join(filter(str.isprintable, text or "")).strip()[:longest]

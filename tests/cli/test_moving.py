@@ -1,0 +1,63 @@
+"""`keybearer import`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import Shell
+from tests.moving import crowd
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> str:
+    path = tmp_path / "theirs.db"
+    crowd.build(path, 3, 30)
+    return f"sqlite:///{path}"
+
+
+def test_a_dry_run_and_then_the_import(shell: Shell, theirs: str) -> None:
+    shell.ready()
+    dry = shell.ok("import", "better-auth", theirs, "--dry-run")
+    assert "WOULD IMPORT" in dry.stdout
+    assert "nothing was written" in dry.stderr
+    assert shell.json("keys", "list")["total"] == 0
+    done = shell.ok("import", "better-auth", theirs)
+    assert ["keys", "30", "30", "0", "0"] in [line.split() for line in done.stdout.splitlines()]
+    assert shell.json("keys", "list")["total"] == 30
+    verified = shell.ok("keys", "verify", stdin=crowd.key_of(7) + "\n")
+    assert "key 7" in verified.stdout
+    again = shell.json("import", "better-auth", theirs)
+    assert again["keys"] == {"found": 30, "imported": 0, "present": 30, "skipped": 0}
+    disabled = shell.json("users", "disable", "person" + "0" * 26)
+    assert disabled["user"]["email"] == "person0@example.com"
+
+
+def test_what_was_skipped_is_told(shell: Shell, theirs: str) -> None:
+    shell.ready()
+    told = shell.ok("import", "better-auth", theirs, "--plain-keys", "--dry-run")
+    assert "skipped" not in told.stderr
+    with_names = ("--table", "user=account", "--table", "apikey=apikey")
+    told = shell.ok("import", "better-auth", theirs, "--dry-run", *with_names)
+    assert "skipped user account" in told.stderr
+    assert "and 13 more: --json lists them all" in told.stderr
+
+
+def test_keys_alone(shell: Shell, theirs: str) -> None:
+    shell.ready()
+    report = shell.json("import", "better-auth", theirs, "--keys-only")
+    assert (report["users"]["found"], report["keys"]["imported"]) == (0, 30)
+
+
+@pytest.mark.parametrize("wrong", ["apikey", "=x", "apikey="])
+def test_a_table_is_named_by_its_usual_name(shell: Shell, theirs: str, wrong: str) -> None:
+    shell.ready()
+    result = shell.run("import", "better-auth", theirs, "--table", wrong)
+    assert result.exit_code == 2
+
+
+def test_a_database_that_is_not_there_is_told(shell: Shell) -> None:
+    shell.ready()
+    result = shell.run("import", "better-auth", "sqlite:///not-there.db", "--json")
+    assert result.exit_code == 1
+    assert "is not there" in json.loads(result.stderr)["message"]
