@@ -61,3 +61,24 @@ def test_a_database_that_is_not_there_is_told(shell: Shell) -> None:
     result = shell.run("import", "better-auth", "sqlite:///not-there.db", "--json")
     assert result.exit_code == 1
     assert "is not there" in json.loads(result.stderr)["message"]
+
+
+def test_an_export_is_read_again(shell: Shell, theirs: str, tmp_path: Path) -> None:
+    shell.ready()
+    shell.ok("import", "better-auth", theirs)
+    written = shell.ok("export", "--hashes")
+    assert json.loads(written.stdout.splitlines()[0])["type"] == "head"
+    assert written.stderr == f"{len(written.stdout.splitlines())} lines\n"
+    assert shell.ok("export", "--json").stderr == ""
+    again = shell.json("import", "keybearer", "-", stdin=written.stdout)
+    assert again["keys"] == {"found": 30, "imported": 0, "present": 30, "skipped": 0}
+    (tmp_path / "export.jsonl").write_text(written.stdout)
+    dry = shell.ok("import", "keybearer", str(tmp_path / "export.jsonl"), "--dry-run")
+    assert "nothing was written" in dry.stderr
+
+
+def test_a_file_that_is_no_export_is_told(shell: Shell) -> None:
+    shell.ready()
+    result = shell.run("import", "keybearer", "-", stdin="nothing\n")
+    assert result.exit_code == 1
+    assert "no export" in result.stderr

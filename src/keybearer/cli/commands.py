@@ -6,7 +6,7 @@ from keybearer.cli.audit import audit
 from keybearer.cli.doctor import doctor
 from keybearer.cli.keys import keys
 from keybearer.cli.migrate import migrate
-from keybearer.cli.moving import move_in
+from keybearer.cli.moving import export, move_in
 from keybearer.cli.openapi import openapi
 from keybearer.cli.outbox import outbox
 from keybearer.cli.serve import serve
@@ -25,7 +25,7 @@ def keybearer() -> None:
 
 
 for each in (
-    serve, doctor, migrate, users, keys, service_token, signing_keys, audit, move_in, outbox,
-    openapi,
+    serve, doctor, migrate, users, keys, service_token, signing_keys, audit, move_in, export,
+    outbox, openapi,
 ):  # fmt: skip
     keybearer.add_command(each)

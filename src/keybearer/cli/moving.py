@@ -1,6 +1,6 @@
-"""`keybearer import`: users and keys of another system move in."""
+"""`keybearer import` and `export`: users and keys move in, and out."""
 
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import click
 
@@ -58,6 +58,36 @@ async def better_auth(
     async with operator(accounts=not keys_only) as call, open_origin(url) as origin:
         report = await betterauth.move(call, origin, choices)
     tell(report, as_json=as_json)
+
+
+@command(move_in, "keybearer")
+@click.argument("file", type=click.File("rb"))
+@click.option("--keys-only", is_flag=True,
+              help="Owners are ids of an app that keeps its users itself.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Write nothing, and say what would happen.")
+async def of_keybearer(*, file: IO[bytes], keys_only: bool, dry_run: bool, as_json: bool) -> None:
+    """Imports what `keybearer export` wrote; `-` reads it from stdin."""
+    from keybearer.operations import leaving
+
+    async with operator(accounts=not keys_only) as call:
+        report = await leaving.move(call, file, dry_run=dry_run, keys_only=keys_only)
+    tell(report, as_json=as_json)
+
+
+@command(None, "export")
+@click.option("--hashes", is_flag=True,
+              help="With hashes of passwords and digests of keys: keep it safe.")  # fmt: skip
+async def export(*, hashes: bool, as_json: bool) -> None:
+    """Writes users, keys, usage and the audit trail to stdout, as lines of JSON; no secrets."""
+    from keybearer.operations import leaving
+
+    count = 0
+    async with operator() as call:
+        async for line in leaving.export(call, hashes=hashes):
+            answer(line.decode())
+            count += 1
+    if not as_json:
+        say(f"{count} lines")
 
 
 def tell(report: "Report", *, as_json: bool) -> None:

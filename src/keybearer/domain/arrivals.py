@@ -7,22 +7,32 @@ import msgspec
 from keybearer.domain.foreign import Scheme
 from keybearer.domain.model import Key, LoginSession
 
-Sort = Literal["user", "key", "session"]
+Sort = Literal["user", "key", "session", "line"]
+
+
+class ArrivingSecret(msgspec.Struct, frozen=True, kw_only=True):
+    """What one secret of a key is found by.
+
+    `pepper_id` is of ours which made the digest, or the scheme. `usable_until` is None for the
+    current one.
+    """
+
+    digest: bytes
+    pepper_id: str
+    created_at: int
+    start: str | None
+    usable_until: int | None = None
 
 
 class ArrivingKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A key, and what its secret is found by.
+    """A key with its secrets: one as a rule, several while it rotates.
 
-    Attributes:
-        digest: as it stands in the database; None where the key comes without a secret.
-        pepper_id: of ours which made the digest, or the scheme.
-        scheme: which one it is found by; None for a digest of ours.
+    `scheme` says how it is found, where not as our own keys are.
     """
 
     key: Key
-    digest: bytes | None
-    pepper_id: str
-    scheme: Scheme | None
+    secrets: tuple[ArrivingSecret, ...]
+    scheme: Scheme | None = None
 
 
 class ArrivingLogin(msgspec.Struct, frozen=True, kw_only=True):

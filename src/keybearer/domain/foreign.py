@@ -26,6 +26,8 @@ def _sha256(credential: bytes) -> bytes:
 
 _NAMES: Mapping[Scheme, Callable[[bytes], bytes]] = {"sha256": _sha256}
 
+SCHEMES = frozenset(_NAMES)
+
 
 def name_of(scheme: Scheme, found_by: bytes) -> bytes:
     """What stands in the database for a secret that is found by `found_by`."""

@@ -15,7 +15,7 @@ from keybearer.domain.instants import parse_iso
 
 Record = Mapping[str, object]
 
-_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _BARE_INSTANT = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d(?:\.\d{1,9})?)", re.ASCII)
 _SECONDS_BEFORE = 100_000_000_000
 """A number under it counts seconds: as milliseconds it would be of 1973."""

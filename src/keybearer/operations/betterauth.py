@@ -18,7 +18,7 @@ import msgspec
 
 from keybearer.adapters.sql.origins import Origin
 from keybearer.domain import emails, records
-from keybearer.domain.arrivals import ArrivingKey, ArrivingLogin, Sort
+from keybearer.domain.arrivals import ArrivingKey, ArrivingLogin, ArrivingSecret, Sort
 from keybearer.domain.errors import Failure, Misuse
 from keybearer.domain.foreign import name_of
 from keybearer.domain.foreignpasswords import kept
@@ -273,7 +273,10 @@ def _key(
         if not _DIGEST.fullmatch(secret):
             raise ValueError("key is no SHA-256 in base64url; --plain-keys where keys are stored")
         digest, pepper_id = name_of("sha256", urlsafe_b64decode(secret + "=")), "sha256"
-    return ArrivingKey(key=key, digest=digest, pepper_id=pepper_id, scheme="sha256")
+    one = ArrivingSecret(
+        digest=digest, pepper_id=pepper_id, created_at=created, start=key.start or None
+    )
+    return ArrivingKey(key=key, secrets=(one,), scheme="sha256")
 
 
 def _limit(record: Record) -> tuple[bool, int | None, int | None]:

@@ -72,6 +72,7 @@ class Moving:
 
     Attributes:
         owners: the ids of users who are here, or will be.
+        keys: the ids of keys that came, or were here before.
     """
 
     def __init__(self, call: Call, origin: str, *, dry_run: bool) -> None:
@@ -79,6 +80,7 @@ class Moving:
             raise Failure("ADMIN_REQUIRED")
         self.call = call
         self.owners: set[str] = set()
+        self.keys: set[str] = set()
         self._origin = origin
         self._dry_run = dry_run
         self._counts: Counter[tuple[Sort, str]] = Counter()
@@ -200,6 +202,8 @@ class Moving:
                 continue
             if sort == "user":
                 self.owners.add(id)
+            elif sort == "key":
+                self.keys.add(id)
             if (sort, id) in outcome.present:
                 self._counts[sort, "present"] += 1
             else:
@@ -237,7 +241,7 @@ def _unique(arrival: Arrival) -> tuple[str | bytes, ...]:
     if isinstance(arrival, User):
         return (arrival.id, arrival.email)
     if isinstance(arrival, ArrivingKey):
-        return (arrival.key.id, *(() if arrival.digest is None else (arrival.digest,)))
+        return (arrival.key.id, *(secret.digest for secret in arrival.secrets))
     return (arrival.login.id, arrival.digest)
 
 
@@ -260,13 +264,13 @@ async def _sift_users(tx: Transaction, users: Sequence[User], outcome: _Outcome)
 async def _sift_keys(
     tx: Transaction, keys: Sequence[ArrivingKey], outcome: _Outcome
 ) -> Sequence[ArrivingKey]:
-    digests = [each.digest for each in keys if each.digest is not None]
+    digests = [secret.digest for each in keys for secret in each.secrets]
     ids, taken = await arrivals.keys_there(tx, [each.key.id for each in keys], digests)
     new = []
     for each in keys:
         if each.key.id in ids:
             outcome.present.add(("key", each.key.id))
-        elif each.digest in taken:
+        elif any(secret.digest in taken for secret in each.secrets):
             reason = "another key here has the same secret"
             outcome.broken.append(Broken(sort="key", id=each.key.id, reason=reason))
         else:

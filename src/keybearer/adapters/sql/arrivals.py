@@ -67,19 +67,12 @@ async def keys_there(
 
 
 async def add_keys(tx: Transaction, new: Sequence[ArrivingKey]) -> None:
-    """Writes keys, each with its secret."""
+    """Writes keys, each with its secrets."""
     await tx.run_many(_ADD_KEYS, [columns(each.key) for each in new])
     secrets = [
-        {
-            "digest": each.digest,
-            "key_id": each.key.id,
-            "pepper_id": each.pepper_id,
-            "created_at": each.key.created_at,
-            "usable_until": None,
-            "start": each.key.start,
-        }
+        {**msgspec.structs.asdict(secret), "key_id": each.key.id}
         for each in new
-        if each.digest is not None
+        for secret in each.secrets
     ]
     await tx.run_many(_ADD_SECRETS, secrets)
 

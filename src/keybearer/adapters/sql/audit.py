@@ -176,7 +176,7 @@ def _row(ring: PepperRing, event: Event, chain: int, seq: int) -> dict[str, obje
 async def by_id(tx: Transaction, id: str, *, owner_id: str) -> Event | None:
     """One of an owner's events."""
     row = await tx.one(_BY_ID, id=id, owner_id=owner_id)
-    return None if row is None else _event(row)
+    return None if row is None else event_of(row)
 
 
 async def page(
@@ -209,12 +209,12 @@ async def page(
     }
     rows = await tx.all(_PAGE, **binds, limit=limit, offset=offset)
     count = await tx.one(_COUNT, **binds)
-    return [_event(row) for row in rows], 0 if count is None else int(count.count_1)
+    return [event_of(row) for row in rows], 0 if count is None else int(count.count_1)
 
 
 async def newest(tx: Transaction, *, owner_id: str = "", limit: int) -> Sequence[Event]:
     """The newest events of everyone, or of one owner: for the operator."""
-    return [_event(row) for row in await tx.all(_EVERYONE, owner_id=owner_id, limit=limit)]
+    return [event_of(row) for row in await tx.all(_EVERYONE, owner_id=owner_id, limit=limit)]
 
 
 async def heads(tx: Transaction) -> Sequence[Head]:
@@ -280,7 +280,8 @@ def _mac(key: bytes, before: bytes, values: dict[str, object]) -> bytes:
     return hmac.digest(key, before + row, "sha256")
 
 
-def _event(row: Row) -> Event:
+def event_of(row: Row) -> Event:
+    """The event of a row of the trail."""
     return Event(
         **{name: getattr(row, name) for name in Event.__struct_fields__ if name != "details"},
         details=msgspec.json.decode(row.details),

@@ -1,0 +1,224 @@
+"""Write everything down but secrets, as lines that another keybearer reads; and read them.
+
+export   head ▸ users ▸ keys, each page with its usage ▸ the audit trail
+import   users and keys as from any other system; usage of keys that are here; no events:
+         the trail of one database cannot be a part of another's
+"""
+
+from collections.abc import AsyncIterator, Iterable
+from functools import partial
+
+import msgspec
+
+from keybearer.adapters.sql import audit
+from keybearer.adapters.sql import leaving as sql
+from keybearer.domain import emails, records
+from keybearer.domain.arrivals import ArrivingKey, ArrivingSecret
+from keybearer.domain.errors import Failure, Misuse
+from keybearer.domain.foreign import SCHEMES
+from keybearer.domain.instants import iso, parse_iso
+from keybearer.domain.model import Count, User
+from keybearer.domain.networks import parse_allow_list
+from keybearer.operations import lines
+from keybearer.operations.declaration import Call
+from keybearer.operations.keyrules import check_metadata
+from keybearer.operations.lines import (
+    AnyLine,
+    EventLine,
+    HeadLine,
+    KeyLine,
+    SecretLine,
+    UsageLine,
+    UserLine,
+)
+from keybearer.operations.moving import Moving, Report
+
+ORIGIN = "keybearer"
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(AnyLine).decode
+
+
+# --- out ---
+
+
+async def export(call: Call, *, hashes: bool) -> AsyncIterator[bytes]:
+    """Every line, in order.
+
+    Args:
+        hashes: whether the hashes of passwords and the digests of keys are in it: then both go on
+            to work under the same SECRET, and the lines are to be kept like a backup.
+
+    Raises:
+        Failure: ADMIN_REQUIRED.
+        Unavailable: the database is lost.
+    """
+    if not call.trusted:
+        raise Failure("ADMIN_REQUIRED")
+    read, after = call.app.database.read, ""
+    yield _encode(HeadLine(keybearer=lines.VERSION, exported_at=iso(call.now), hashes=hashes))
+    while users := await read(partial(sql.users_after, after=after)):
+        for user in users:
+            yield _encode(lines.user_line(user, hashes=hashes))
+        after = users[-1].id
+    after = ""
+    while keys := await read(partial(sql.keys_after, after=after, now=call.now)):
+        ids = [key.id for key in keys]
+        secrets = await read(partial(sql.secrets_of, ids=ids)) if hashes else {}
+        for key in keys:
+            yield _encode(lines.key_line(key, [_secret_line(s) for s in secrets.get(key.id, ())]))
+        for count in await read(partial(sql.usage_of, ids=ids)):
+            yield _encode(lines.usage_line(count))
+        after = ids[-1]
+    for chain in range(audit.CHAINS):
+        seq = 0
+        events, seq = await read(partial(sql.events_after, chain=chain, after=seq))
+        while events:
+            for event in events:
+                yield _encode(_event_line(event))
+            events, seq = await read(partial(sql.events_after, chain=chain, after=seq))
+
+
+def _secret_line(secret: ArrivingSecret) -> SecretLine:
+    ends = secret.usable_until
+    return SecretLine(
+        digest=secret.digest.hex(),
+        pepper_id=secret.pepper_id,
+        created_at=iso(secret.created_at),
+        start=secret.start,
+        usable_until=None if ends is None else iso(ends),
+    )
+
+
+def _event_line(event: audit.Event) -> EventLine:
+    return EventLine(**{**msgspec.structs.asdict(event), "at": iso(event.at)})
+
+
+# --- in ---
+
+
+async def move(
+    call: Call, text: Iterable[bytes], *, dry_run: bool, keys_only: bool = False
+) -> Report:
+    """Imports the lines of an export; what is here already stays as it is.
+
+    Args:
+        keys_only: whether the users stay elsewhere: owners are their ids, and nobody is looked up.
+
+    Raises:
+        Failure: ADMIN_REQUIRED.
+        Misuse: it is no export, or one of a later version.
+        Unavailable: the database is lost; what was imported before stays.
+    """
+    moving = Moving(call, ORIGIN, dry_run=dry_run)
+    counts: list[Count] = []
+    settled = keys_only
+    headed = False
+    for number, raw in enumerate(text, start=1):
+        if not raw.strip():
+            continue
+        try:
+            line = _decode(raw)
+        except msgspec.MsgspecError as error:
+            if not headed:
+                raise Misuse("this is no export of keybearer") from None
+            moving.skip("line", str(number), str(error))
+            continue
+        if not headed:
+            _check_head(line)
+            headed = True
+        elif isinstance(line, UserLine):
+            if not keys_only:
+                await _arrive_user(moving, line)
+        elif isinstance(line, KeyLine):
+            if not settled:
+                await moving.settle()
+                settled = True
+            await _arrive_key(moving, line, owned=not keys_only)
+        elif isinstance(line, UsageLine):
+            await _gather(moving, counts, line, number, dry_run=dry_run)
+    await moving.settle()
+    await _write_usage(moving, counts, dry_run=dry_run)
+    return await moving.finish()
+
+
+def _check_head(line: AnyLine) -> None:
+    if not isinstance(line, HeadLine):
+        raise Misuse("this is no export of keybearer: its first line has the type head")
+    if line.keybearer != lines.VERSION:
+        raise Misuse(f"the export has version {line.keybearer}, and this reads {lines.VERSION}")
+
+
+async def _arrive_user(moving: Moving, line: UserLine) -> None:
+    try:
+        records.identifier({"id": line.id}, "id")
+        user: User = lines.user_of(line)
+        if emails.normalise(user.email) != user.email:
+            raise ValueError("email is not in its normal form")
+    except ValueError as error:
+        moving.skip("user", line.id, str(error))
+        return
+    if user.password_hash is None:
+        moving.note("no password: they choose one at “forgot password”")
+    await moving.arrive(user)
+
+
+async def _arrive_key(moving: Moving, line: KeyLine, *, owned: bool) -> None:
+    try:
+        records.identifier({"id": line.id}, "id")
+        key = lines.key_of(line)
+        parse_allow_list(line.ip_allow)
+        check_metadata(line.metadata)
+        secrets = [_secret_of(secret) for secret in line.secrets]
+        if owned:
+            await moving.learn({key.owner_id})
+            if key.owner_id not in moving.owners:
+                moving.note("the key of an owner who is no user here")
+    except Failure as failure:
+        moving.skip("key", line.id, failure.message)
+        return
+    except ValueError as error:
+        moving.skip("key", line.id, str(error))
+        return
+    if not secrets:
+        moving.note("no digest: the key works once it is rotated")
+    ring = moving.call.app.ring
+    if any(s.pepper_id not in SCHEMES and ring.find(s.pepper_id) is None for s in secrets):
+        moving.note("a digest under another SECRET: the key works once it is rotated")
+    # Whatever its digest is now, a key that has not our form is looked for as one of elsewhere.
+    foreign = next((s.pepper_id for s in secrets if s.pepper_id in SCHEMES), None)
+    if foreign is None and key.prefix not in moving.call.app.settings.key_prefix:
+        foreign = "sha256"
+    scheme = next((scheme for scheme in SCHEMES if scheme == foreign), None)
+    await moving.arrive(ArrivingKey(key=key, secrets=tuple(secrets), scheme=scheme))
+
+
+def _secret_of(line: SecretLine) -> ArrivingSecret:
+    ends = line.usable_until
+    return ArrivingSecret(
+        digest=bytes.fromhex(line.digest),
+        pepper_id=line.pepper_id,
+        created_at=parse_iso(line.created_at),
+        start=line.start,
+        usable_until=None if ends is None else parse_iso(ends),
+    )
+
+
+async def _gather(
+    moving: Moving, counts: list[Count], line: UsageLine, number: int, *, dry_run: bool
+) -> None:
+    try:
+        counts.append(lines.count_of(line))
+    except ValueError as error:
+        moving.skip("line", str(number), str(error))
+    if len(counts) >= sql.PAGE:
+        await moving.settle()
+        await _write_usage(moving, counts, dry_run=dry_run)
+
+
+async def _write_usage(moving: Moving, counts: list[Count], *, dry_run: bool) -> None:
+    """Writes what was counted of keys that are here; hours that are counted stay."""
+    known = [count for count in counts if count.key_id in moving.keys]
+    counts.clear()
+    if not dry_run:
+        await moving.call.app.database.write(partial(sql.add_usage, counts=known))
