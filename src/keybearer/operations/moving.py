@@ -125,6 +125,8 @@ class Moving:
     async def learn(self, ids: Collection[str]) -> None:
         """Learns which of the ids are users' who were here before."""
         missing = set(ids) - self.owners
+        if not missing:
+            return
         self.owners |= await self.call.app.database.read(
             lambda tx: arrivals.known_users(tx, missing)
         )
@@ -246,6 +248,8 @@ def _unique(arrival: Arrival) -> tuple[str | bytes, ...]:
 
 
 async def _sift_users(tx: Transaction, users: Sequence[User], outcome: _Outcome) -> Sequence[User]:
+    if not users:
+        return []
     there = await arrivals.users_there(
         tx, [user.id for user in users], [user.email for user in users]
     )
@@ -264,6 +268,8 @@ async def _sift_users(tx: Transaction, users: Sequence[User], outcome: _Outcome)
 async def _sift_keys(
     tx: Transaction, keys: Sequence[ArrivingKey], outcome: _Outcome
 ) -> Sequence[ArrivingKey]:
+    if not keys:
+        return []
     digests = [secret.digest for each in keys for secret in each.secrets]
     ids, taken = await arrivals.keys_there(tx, [each.key.id for each in keys], digests)
     new = []
@@ -281,6 +287,8 @@ async def _sift_keys(
 async def _sift_logins(
     tx: Transaction, logins: Sequence[ArrivingLogin], outcome: _Outcome
 ) -> Sequence[ArrivingLogin]:
+    if not logins:
+        return []
     ids, taken = await arrivals.logins_there(
         tx, [each.login.id for each in logins], [each.digest for each in logins]
     )

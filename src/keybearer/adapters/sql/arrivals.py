@@ -53,6 +53,8 @@ async def known_users(tx: Transaction, ids: Collection[str]) -> frozenset[str]:
 
 async def add_users(tx: Transaction, new: Sequence[User]) -> frozenset[str]:
     """Writes users, and gives the ids of those who are there now."""
+    if not new:
+        return frozenset()
     await tx.run_many(_ADD_USERS, [msgspec.structs.asdict(user) for user in new])
     return await known_users(tx, [user.id for user in new])
 
