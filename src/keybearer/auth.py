@@ -33,7 +33,7 @@ from keybearer.plugins import ACCOUNTS, CORE, AnyOperation, Plugin, api_key, bea
 from keybearer.settings import Settings, load
 from keybearer.verification import patience
 from keybearer.verification.access import AccessTokens
-from keybearer.verification.foreign import Schemes
+from keybearer.verification.foreign import Schemes, SlowHashes
 from keybearer.verification.grants import StoredGrants
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.owners import Holds
@@ -107,6 +107,7 @@ class Auth:
         self.node: Node | None = None
         self.siblings: Siblings | None = None
         self._told: Told | None = None
+        self._slow_hashes: Hasher | None = None
         self._starting = asyncio.Lock()
         self._jobs: Jobs | None = None
         self.api = Api(self.running)
@@ -209,6 +210,8 @@ class Auth:
             await self._jobs.end()
         await app.verifier.usage.end(app.clock.now())
         app.hasher.close()
+        if self._slow_hashes is not None:
+            self._slow_hashes.close()
         app.verifier.lease.end()
         with contextlib.suppress(Unavailable):  # told in the log
             await patience.in_time(patience.begin(app.verifier.quota.end()))
@@ -272,6 +275,7 @@ class Auth:
             issuer=settings.base_url,
             must_verify=settings.require_email_verification,
         )
+        self._slow_hashes = Hasher(threads=1, queue=4)
         grants = StoredGrants(
             database=database,
             clock=clock,
@@ -282,6 +286,8 @@ class Auth:
             must_verify=settings.require_email_verification,
             hashes=settings.service_tokens,
             access=access.grant,
+            slow=SlowHashes(self._slow_hashes.check),
+            pepper=settings.keyshield_pepper or "",
         )
         cookie = "__Host-keybearer.session_token" if settings.secure else "keybearer.session_token"
         verifier = Verifier(

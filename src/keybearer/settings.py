@@ -47,7 +47,9 @@ _WITHIN = (
     ("session_idle_ttl", "session_ttl"),
     ("step_up_after", "session_ttl"),
 )
-_SECRET_NAMES = frozenset({"secret", "smtp_url", "database_url", "redis_url", "service_tokens"})
+_SECRET_NAMES = frozenset(
+    {"secret", "smtp_url", "database_url", "redis_url", "service_tokens", "keyshield_pepper"}
+)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +86,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: AllowList | None = None
     trusted_origins: tuple[str, ...] = ()
     service_tokens: tuple[str, ...] = ()
+    keyshield_pepper: str | None = None
     signing_key_rotation: int = 90 * DAY_MS
     key_retention: int = 90 * DAY_MS
     cache_size: int = 100_000
@@ -325,6 +328,7 @@ PARSERS: Mapping[str, Callable[[str], Any]] = {
     "trusted_proxies": parse_trusted_proxies,
     "trusted_origins": _origins,
     "service_tokens": _hashes,
+    "keyshield_pepper": _fitting(_PATH, "takes the pepper that keyshield was given"),
     "signing_key_rotation": _duration(low=DAY_MS // 24),
     "key_retention": _duration(low=DAY_MS),
     "cache_size": _whole(1, 10_000_000),

@@ -7,6 +7,7 @@ import pytest
 
 from tests.cli.command import Shell
 from tests.moving import crowd
+from tests.moving.conftest import HERE, Source
 
 
 @pytest.fixture
@@ -82,3 +83,23 @@ def test_a_file_that_is_no_export_is_told(shell: Shell) -> None:
     result = shell.run("import", "keybearer", "-", stdin="nothing\n")
     assert result.exit_code == 1
     assert "no export" in result.stderr
+
+
+def test_the_others_move_in(shell: Shell, tmp_path: Path) -> None:
+    source = Source(f"sqlite:///{tmp_path / 'others.db'}", {})
+    source.run((HERE / "others.sql").read_text())
+    given = json.loads((HERE / "others.json").read_text())
+    shell.user()
+    django = ("import", "django", source.url, "--verified", "--owner", "ann@example.com")
+    assert shell.json(*django)["keys"]["imported"] == 6
+    assert "new" in shell.ok("keys", "verify", stdin=given["drf"]["new"] + "\n").stdout
+    assert shell.json("import", "fastapi-users", source.url)["users"]["imported"] == 2
+    shell.env["KEYBEARER_KEYSHIELD_PEPPER"] = given["pepper"]
+    keyshield = ("import", "keyshield", source.url, "--owner", "ann@example.com")
+    assert shell.json(*keyshield)["keys"]["imported"] == 2
+    shell.ok("keys", "verify", stdin=given["keyshield"]["bcrypt"] + "\n")
+    line = '{"hash": "%s"}' % ("A" * 43)
+    taken = shell.json("import", "unkey", "-", "--keys-only", "--owner", "team", stdin=line)
+    assert taken["keys"]["imported"] == 1
+    nobody = shell.run("import", "unkey", "-", "--owner", "nobody@example.com", stdin=line)
+    assert nobody.exit_code == 1

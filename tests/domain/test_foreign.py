@@ -1,36 +1,79 @@
 """By what keys of elsewhere are found, and how hashes of elsewhere are kept."""
 
 import hashlib
+import hmac
+import sys
 
 import pytest
 
 from keybearer.adapters import foreignhashes
-from keybearer.domain import foreign, foreignpasswords
-from keybearer.domain.foreignpasswords import kept, read_scrypt
+from keybearer.domain import foreign
+from keybearer.domain.errors import Unavailable
+from keybearer.domain.foreignpasswords import Bcrypt, Pbkdf2, Scrypt, b64, kept, read
 
-SCRYPT = hashlib.scrypt(b"secret", salt=b"ab" * 16, n=16, r=1, p=1, dklen=64)
+SALT = b64(b"ab" * 16)
+B43 = "A" * 43
+SCRYPT = b64(hashlib.scrypt(b"secret", salt=b"ab" * 16, n=16, r=1, p=1, dklen=64))
+PBKDF2 = b64(hashlib.pbkdf2_hmac("sha256", b"secret", b"ab" * 16, 10))
+BCRYPT = "2b$04$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"
 
 
 def test_a_name_says_of_which_scheme_it_is() -> None:
-    digest = hashlib.sha256(b"key").digest()
-    assert foreign.names(b"key", {"sha256"}) == [b"sha256:" + digest]
-    assert foreign.names(b"key", foreign.NO_SCHEMES) == []
+    key = b"ak_v1-0123456789abcdef-secret"
+    assert foreign.names(key, {"sha256"}) == [b"sha256:" + hashlib.sha256(key).digest()]
+    assert foreign.names(key, {"sha512"}) == [b"sha512:" + hashlib.sha512(key).digest()]
+    assert foreign.names(key, {"keyshield", "drf"}) == [b"keyshield:0123456789abcdef"]
+    assert foreign.names(b"prefix.secret", {"keyshield", "drf"}) == [b"drf:prefix"]
+    assert foreign.names(key, foreign.NO_SCHEMES) == []
 
 
-def test_hashes_of_better_auth_are_kept_with_their_cost() -> None:
-    salt = "ab" * 16
-    text = kept(f"{salt}:{'00' * 64}")
-    scrypt = read_scrypt(text)
-    assert scrypt is not None
-    assert (scrypt.n, scrypt.r, scrypt.p) == (16_384, 16, 1)
-    assert (scrypt.salt, scrypt.key) == (salt.encode(), bytes(64))
-    assert kept(text) == text
-    assert "…" in repr(scrypt)
+@pytest.mark.parametrize("key", [b"", b".secret", b"x" * 65 + b".secret", b"no dot"])
+def test_what_has_no_prefix_is_not_looked_for(key: bytes) -> None:
+    assert foreign.names(key, {"drf"}) == []
 
 
-def test_hashes_of_argon2_stay_as_they_are() -> None:
-    text = "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHRzYWx0$" + "A" * 43
-    assert kept(text) == text
+@pytest.mark.parametrize(
+    "key",
+    [
+        b"ak_v1-0123456789abcde-secret", b"ak_v1-0123456789abcdef_secret", b"-0123456789abcdef-s",
+        b"ak_v1-0123456789ABCDEF-secret", b"ak_v1-0123456789abcdef-", b"ak_v1 0123456789abcdef s",
+    ],
+)  # fmt: skip
+def test_what_has_no_id_is_not_looked_for(key: bytes) -> None:
+    assert foreign.names(key, {"keyshield"}) == []
+
+
+def test_the_part_that_was_hashed() -> None:
+    key = b"ak_v1-0123456789abcdef-secret"
+    assert foreign.hashed_part(key, "drf", "$pbkdf2", "pepper") == key
+    assert foreign.hashed_part(key, "keyshield", "$argon2id$", "pepper") == b"secretpepper"
+    made = hmac.digest(b"pepper", b"secret", "sha256")
+    assert foreign.hashed_part(key, "keyshield", "$2b$12$", "pepper") == made
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("ab" * 16 + ":" + "00" * 64, f"$scrypt$ln=14,r=16,p=1${SALT}$" + b64(bytes(64))),
+        (f"scrypt$16384$salt$8$5${B43}=", f"$scrypt$ln=14,r=8,p=5$c2FsdA${B43}"),
+        (f"pbkdf2_sha256$600000$salt${B43}=", f"$pbkdf2-sha256$i=600000$c2FsdA${B43}"),
+        (f"pbkdf2_sha1$1000$salt${B43}=", f"$pbkdf2-sha1$i=1000$c2FsdA${B43}"),
+        (f"bcrypt_sha256$${BCRYPT}", f"$bcrypt-sha256${BCRYPT}"),
+        (f"bcrypt$${BCRYPT}", f"${BCRYPT}"),
+        (f"argon2$argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHQ${B43}",
+         f"$argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHQ${B43}"),
+    ],
+)  # fmt: skip
+def test_a_hash_is_kept_in_one_form(text: str, form: str) -> None:
+    assert kept(text) == form
+    assert kept(form) == form
+
+
+def test_a_kept_hash_is_read() -> None:
+    assert isinstance(read(f"$scrypt$ln=14,r=8,p=5$c2FsdA${B43}"), Scrypt)
+    assert isinstance(read(f"$pbkdf2-sha1$i=1000$c2FsdA${B43}"), Pbkdf2)
+    assert read(f"${BCRYPT}") == Bcrypt(before=False, rounds=4, text=b"$" + BCRYPT.encode())
+    assert read("$else$") is None
 
 
 @pytest.mark.parametrize(
@@ -39,12 +82,15 @@ def test_hashes_of_argon2_stay_as_they_are() -> None:
         "",
         "plain password",
         "ab:cd",
-        "$argon2id$v=19$m=4194304,t=3,p=4$c29tZXNhbHRzYWx0$" + "A" * 43,
-        "$argon2id$v=19$m=65536,t=99,p=4$c29tZXNhbHRzYWx0$" + "A" * 43,
-        "$argon2id$v=19$m=65536,t=1,p=0$c29tZXNhbHRzYWx0$" + "A" * 43,
-        "$scrypt$ln=30,r=8,p=1$c29tZXNhbHRzYWx0$" + "A" * 43,
-        "$scrypt$ln=14,r=0,p=1$c29tZXNhbHRzYWx0$" + "A" * 43,
-        "$scrypt$ln=14,r=8,p=0$c29tZXNhbHRzYWx0$" + "A" * 43,
+        f"$argon2id$v=19$m=4194304,t=3,p=4$c2FsdHNhbHQ${B43}",
+        f"$argon2id$v=19$m=65536,t=99,p=4$c2FsdHNhbHQ${B43}",
+        f"$argon2id$v=19$m=65536,t=1,p=0$c2FsdHNhbHQ${B43}",
+        f"$scrypt$ln=30,r=8,p=1$c2FsdA${B43}",
+        f"$scrypt$ln=14,r=0,p=1$c2FsdA${B43}",
+        f"scrypt$16383$salt$8$5${B43}=",
+        f"pbkdf2_sha256$99000000$salt${B43}=",
+        f"pbkdf2_sha256$0$salt${B43}=",
+        "$" + BCRYPT.replace("$04$", "$31$"),
     ],
 )
 def test_what_is_not_known_or_costs_too_much_is_refused(text: str) -> None:
@@ -52,9 +98,28 @@ def test_what_is_not_known_or_costs_too_much_is_refused(text: str) -> None:
         kept(text)
 
 
-def test_a_hash_is_checked_as_it_was_made() -> None:
-    salt, key = foreignpasswords.b64(b"ab" * 16), foreignpasswords.b64(SCRYPT)
-    hashed = f"$scrypt$ln=4,r=1,p=1${salt}${key}"
+@pytest.mark.parametrize(
+    "hashed",
+    [f"$scrypt$ln=4,r=1,p=1${SALT}${SCRYPT}", f"$pbkdf2-sha256$i=10${SALT}${PBKDF2}"],
+)
+def test_a_hash_is_checked_as_it_was_made(hashed: str) -> None:
     assert foreignhashes.check(hashed, b"secret") is True
     assert foreignhashes.check(hashed, b"Secret") is False
+
+
+def test_bcrypt_is_checked_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    import bcrypt
+
+    long = b"x" * 80
+    hashed = bcrypt.hashpw(long[:72], bcrypt.gensalt(4)).decode()
+    assert foreignhashes.check(hashed, long) is True
+    before = bcrypt.hashpw(hashlib.sha256(long).hexdigest().encode(), bcrypt.gensalt(4)).decode()
+    assert foreignhashes.check("$bcrypt-sha256" + before, long) is True
+    assert foreignhashes.check("$bcrypt-sha256" + before, long[:72]) is False
+    monkeypatch.setitem(sys.modules, "bcrypt", None)
+    with pytest.raises(Unavailable, match=r"keybearer\[bcrypt\]"):
+        foreignhashes.check(hashed, long)
+
+
+def test_a_form_that_is_not_known_is_told() -> None:
     assert foreignhashes.check("$else$", b"secret") is None

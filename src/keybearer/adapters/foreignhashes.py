@@ -6,17 +6,32 @@ Slow on purpose: it belongs into the pool of `adapters/passwords.py`.
 import hashlib
 import hmac
 
-from keybearer.domain.foreignpasswords import read_scrypt
+from keybearer.domain.errors import Unavailable
+from keybearer.domain.foreignpasswords import Bcrypt, Pbkdf2, Scrypt, read
 
 _SPARE_BYTES = 1 << 20
+_MOST_BYTES = 72
 
 
 def check(hashed: str, password: bytes) -> bool | None:
-    """Whether it is the one that was hashed; None where the form of the hash is not known."""
-    scrypt = read_scrypt(hashed)
-    if scrypt is None:
-        return None
-    made = hashlib.scrypt(
+    """Whether it is the one that was hashed; None where the form of the hash is not known.
+
+    Raises:
+        Unavailable: it takes bcrypt, which is an extra.
+    """
+    foreign = read(hashed)
+    if isinstance(foreign, Scrypt):
+        return hmac.compare_digest(_scrypt(foreign, password), foreign.key)
+    if isinstance(foreign, Pbkdf2):
+        made = hashlib.pbkdf2_hmac(
+            foreign.digest, password, foreign.salt, foreign.iterations, len(foreign.key)
+        )
+        return hmac.compare_digest(made, foreign.key)
+    return None if foreign is None else _bcrypt(foreign, password)
+
+
+def _scrypt(scrypt: Scrypt, password: bytes) -> bytes:
+    return hashlib.scrypt(
         password,
         salt=scrypt.salt,
         n=scrypt.n,
@@ -26,4 +41,15 @@ def check(hashed: str, password: bytes) -> bool | None:
         # OpenSSL counts 128·r·(N + p + 2) bytes against it, and allows 32 MiB unless told.
         maxmem=128 * scrypt.r * (scrypt.n + scrypt.p + 2) + _SPARE_BYTES,
     )
-    return hmac.compare_digest(made, scrypt.key)
+
+
+def _bcrypt(foreign: Bcrypt, password: bytes) -> bool:
+    try:
+        import bcrypt  # noqa: PLC0415 -- an extra
+    except ImportError:
+        raise Unavailable("bcrypt is not installed: pip install 'keybearer[bcrypt]'") from None
+    if foreign.before:
+        password = hashlib.sha256(password).hexdigest().encode()
+    # It never took more, and whoever made the hash cut it off there.
+    right: bool = bcrypt.checkpw(password[:_MOST_BYTES], foreign.text)
+    return right

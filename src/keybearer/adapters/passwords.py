@@ -91,6 +91,10 @@ class Hasher:
         """
         return await self.run(self._hash, _bytes(password))
 
+    async def check(self, hashed: str, credential: bytes) -> bool:
+        """Whether bytes are those that were hashed, here or elsewhere; as `verify`."""
+        return await self.run(self._verify, hashed, credential)
+
     async def verify(self, hashed: str | None, password: str, *, like: str | None = None) -> bool:
         """Whether `password` is the one that was hashed, here or elsewhere.
 

@@ -8,6 +8,7 @@ from keybearer.cli.operator import operator
 from keybearer.cli.output import answer, command, encode, say, table, visible
 
 if TYPE_CHECKING:
+    from keybearer.operations.declaration import Call
     from keybearer.operations.moving import Report
 
 _SHOWN = 20
@@ -58,6 +59,123 @@ async def better_auth(
     async with operator(accounts=not keys_only) as call, open_origin(url) as origin:
         report = await betterauth.move(call, origin, choices)
     tell(report, as_json=as_json)
+
+
+_OWNER = click.option("--owner", metavar="EMAIL|ID", help="Whose keys those are that name nobody.")
+_KEYS_ONLY = click.option(
+    "--keys-only", is_flag=True, help="Owners are ids of an app that keeps its users itself."
+)
+_TABLES = click.option(
+    "--table", "tables", multiple=True, metavar="USUAL=NAME",
+    help="What a table is called there; several times.",
+)  # fmt: skip
+_DRY_RUN = click.option("--dry-run", is_flag=True, help="Write nothing, and say what would happen.")
+
+
+@command(move_in, "django")
+@click.argument("url")
+@click.option("--verified", is_flag=True, help="The addresses are known to be their owners'.")
+@_OWNER
+@_KEYS_ONLY
+@_TABLES
+@_DRY_RUN
+async def django(
+    *,
+    url: str,
+    verified: bool,
+    owner: str | None,
+    keys_only: bool,
+    tables: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Imports a Django database: users, and keys of knox and djangorestframework-api-key."""
+    from keybearer.adapters.sql.origins import open_origin
+    from keybearer.operations import fromdjango
+    from keybearer.operations.arriving import Choices
+
+    async with operator(accounts=not keys_only) as call, open_origin(url) as origin:
+        choices = Choices(
+            owner=await _owner_id(call, owner, keys_only=keys_only), verified=verified,
+            keys_only=keys_only, dry_run=dry_run, names=_names(tables),
+        )  # fmt: skip
+        report = await fromdjango.move(call, origin, choices)
+    tell(report, as_json=as_json)
+
+
+@command(move_in, "fastapi-users")
+@click.argument("url")
+@_TABLES
+@_DRY_RUN
+async def fastapi_users(*, url: str, tables: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+    """Imports the users of fastapi-users: sqlite:///FILE or postgresql://…"""
+    from keybearer.adapters.sql.origins import open_origin
+    from keybearer.operations import fromothers
+    from keybearer.operations.arriving import Choices
+
+    async with operator() as call, open_origin(url) as origin:
+        choices = Choices(dry_run=dry_run, names=_names(tables))
+        report = await fromothers.move_fastapi_users(call, origin, choices)
+    tell(report, as_json=as_json)
+
+
+@command(move_in, "keyshield")
+@click.argument("url")
+@_OWNER
+@_KEYS_ONLY
+@_TABLES
+@_DRY_RUN
+async def keyshield(
+    *,
+    url: str,
+    owner: str | None,
+    keys_only: bool,
+    tables: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Imports the keys of keyshield (fastapi-api-key), for one owner; needs KEYSHIELD_PEPPER."""
+    from keybearer.adapters.sql.origins import open_origin
+    from keybearer.operations import fromothers
+    from keybearer.operations.arriving import Choices
+
+    async with operator(accounts=not keys_only) as call, open_origin(url) as origin:
+        choices = Choices(
+            owner=await _owner_id(call, owner, keys_only=keys_only), keys_only=keys_only,
+            dry_run=dry_run, names=_names(tables),
+        )  # fmt: skip
+        report = await fromothers.move_keyshield(call, origin, choices)
+    tell(report, as_json=as_json)
+
+
+@command(move_in, "unkey")
+@click.argument("file", type=click.File("rb"))
+@_OWNER
+@_KEYS_ONLY
+@_DRY_RUN
+async def unkey(
+    *, file: IO[bytes], owner: str | None, keys_only: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Imports keys in the form that Unkey takes for a migration, one JSON object a line."""
+    from keybearer.operations import fromothers
+    from keybearer.operations.arriving import Choices
+
+    async with operator(accounts=not keys_only) as call:
+        choices = Choices(
+            owner=await _owner_id(call, owner, keys_only=keys_only), keys_only=keys_only,
+            dry_run=dry_run,
+        )  # fmt: skip
+        report = await fromothers.move_unkey(call, file, choices)
+    tell(report, as_json=as_json)
+
+
+async def _owner_id(call: "Call", owner: str | None, *, keys_only: bool) -> str | None:
+    """The id of the owner that was named; among our users unless they are kept elsewhere."""
+    from keybearer.operations import people
+
+    if owner is None or keys_only:
+        return owner
+    return (await people.find(call, owner)).id
 
 
 @command(move_in, "keybearer")

@@ -14,7 +14,7 @@ class ArrivingSecret(msgspec.Struct, frozen=True, kw_only=True):
     """What one secret of a key is found by.
 
     `pepper_id` is of ours which made the digest, or the scheme. `usable_until` is None for the
-    current one.
+    current one. `foreign_hash` decides where the digest is only a name.
     """
 
     digest: bytes
@@ -22,6 +22,7 @@ class ArrivingSecret(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
     start: str | None
     usable_until: int | None = None
+    foreign_hash: str | None = None
 
 
 class ArrivingKey(msgspec.Struct, frozen=True, kw_only=True):

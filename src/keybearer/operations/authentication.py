@@ -227,7 +227,11 @@ async def _is_right(call: Call, attempt: _Attempt, password: str) -> bool:
     except ValueError:
         hashed, normal = None, ""  # no password of anybody, at the price of one
     try:
-        return await call.app.hasher.verify(hashed, normal, like=attempt.beside)
+        right = await call.app.hasher.verify(hashed, normal, like=attempt.beside)
+        if not right and normal not in ("", password):
+            # Who hashed it elsewhere may have taken it as it was typed; asked for nobody too.
+            right = await call.app.hasher.verify(hashed, password, like=attempt.beside)
+        return right
     except Unavailable:
         await call.app.database.write(partial(_take_back, call, attempt))
         raise

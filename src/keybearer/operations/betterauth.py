@@ -10,21 +10,21 @@ A row comes whole or not at all. What has no place here is told as a note.
 
 import re
 from base64 import urlsafe_b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import TypeVar
 
 import msgspec
 
 from keybearer.adapters.sql.origins import Origin
 from keybearer.domain import emails, records
-from keybearer.domain.arrivals import ArrivingKey, ArrivingLogin, ArrivingSecret, Sort
-from keybearer.domain.errors import Failure, Misuse
+from keybearer.domain.arrivals import ArrivingKey, ArrivingLogin, ArrivingSecret
+from keybearer.domain.errors import Misuse
 from keybearer.domain.foreign import name_of
 from keybearer.domain.foreignpasswords import kept
 from keybearer.domain.model import Key, LoginSession, User
 from keybearer.domain.permissions import parse
 from keybearer.domain.records import Record
+from keybearer.operations.arriving import one_line, read_row
 from keybearer.operations.declaration import Call
 from keybearer.operations.keyrules import (
     MAX_NAME,
@@ -34,8 +34,6 @@ from keybearer.operations.keyrules import (
 )
 from keybearer.operations.logins import BROWSER
 from keybearer.operations.moving import Moving, Report
-
-T = TypeVar("T")
 
 ORIGIN = "better-auth"
 _LONGEST_NAME = 100
@@ -106,7 +104,7 @@ async def _passwords(origin: Origin, table: str) -> dict[str, str]:
 async def _users(moving: Moving, origin: Origin, table: str, hashes: Mapping[str, str]) -> None:
     async for page in origin.pages(table):
         for record in page:
-            made = _read(moving, "user", record, partial(_user, moving, hashes=hashes))
+            made = read_row(moving, "user", record, partial(_user, moving, hashes=hashes))
             if made is not None:
                 await moving.arrive(made)
     await moving.settle()
@@ -132,7 +130,7 @@ def _user(moving: Moving, record: Record, *, hashes: Mapping[str, str]) -> User:
     return User(
         id=id,
         email=email,
-        name=_one_line(records.text(record, "name"), _LONGEST_NAME) or email.partition("@")[0],
+        name=one_line(records.text(record, "name"), _LONGEST_NAME) or email.partition("@")[0],
         image=records.text(record, "image"),
         role="user",
         locale=None,
@@ -153,7 +151,7 @@ async def _logins(moving: Moving, origin: Origin, table: str) -> None:
     now = moving.call.now
     async for page in origin.pages(table):
         for record in page:
-            made = _read(moving, "session", record, partial(_login, moving))
+            made = read_row(moving, "session", record, partial(_login, moving))
             if made is None:
                 continue
             if made.login.expires_at <= now:
@@ -202,7 +200,7 @@ async def _keys(
         if not choices.keys_only:
             await moving.learn({_owner(record) for record in page})
         for record in page:
-            made = _read(
+            made = read_row(
                 moving, "key", record,
                 partial(_key, moving, organizations=organizations, choices=choices),
             )  # fmt: skip
@@ -234,15 +232,15 @@ def _key(
         refill_amount=None if left is None else records.number(record, "refillamount"),
         refill_interval_ms=None if left is None else records.number(record, "refillinterval"),
     )
-    prefix = _one_line(records.text(record, "prefix"), MAX_NAME)
+    prefix = one_line(records.text(record, "prefix"), MAX_NAME)
     key = Key(
         id=records.identifier(record, "id"),
         owner_id=owner,
-        config_id=_one_line(records.text(record, "configid"), MAX_NAME) or "default",
-        name=_one_line(records.text(record, "name"), MAX_NAME) or None,
+        config_id=one_line(records.text(record, "configid"), MAX_NAME) or "default",
+        name=one_line(records.text(record, "name"), MAX_NAME) or None,
         description=None,
         prefix=prefix,
-        start=_one_line(records.text(record, "start"), MAX_NAME) or prefix,
+        start=one_line(records.text(record, "start"), MAX_NAME) or prefix,
         enabled=records.flag(record, "enabled", otherwise=True),
         created_at=created,
         updated_at=records.moment(record, "updatedat", otherwise=created),
@@ -296,23 +294,3 @@ def _permissions(value: object) -> frozenset[str] | None:
     if not isinstance(value, dict) or not all(isinstance(each, list) for each in value.values()):
         raise ValueError("permissions are no lists of actions")
     return parse(value)
-
-
-# --- one row ---
-
-
-def _read(moving: Moving, sort: Sort, record: Record, convert: Callable[[Record], T]) -> T | None:
-    """What a row becomes; None where it is broken, which is told."""
-    try:
-        return convert(record)
-    except Failure as failure:
-        reason = failure.message
-    except ValueError as error:
-        reason = str(error)
-    moving.skip(sort, str(record.get("id")), reason)
-    return None
-
-
-def _one_line(text: str | None, longest: int) -> str:
-    """Text without control characters, cut where it is too long for us."""
-    return "".join(filter(str.isprintable, text or "")).strip()[:longest]

@@ -16,6 +16,7 @@ from keybearer.domain import emails, records
 from keybearer.domain.arrivals import ArrivingKey, ArrivingSecret
 from keybearer.domain.errors import Failure, Misuse
 from keybearer.domain.foreign import SCHEMES
+from keybearer.domain.foreignpasswords import kept
 from keybearer.domain.instants import iso, parse_iso
 from keybearer.domain.model import Count, User
 from keybearer.domain.networks import parse_allow_list
@@ -87,6 +88,7 @@ def _secret_line(secret: ArrivingSecret) -> SecretLine:
         created_at=iso(secret.created_at),
         start=secret.start,
         usable_until=None if ends is None else iso(ends),
+        foreign_hash=secret.foreign_hash,
     )
 
 
@@ -201,6 +203,7 @@ def _secret_of(line: SecretLine) -> ArrivingSecret:
         created_at=parse_iso(line.created_at),
         start=line.start,
         usable_until=None if ends is None else parse_iso(ends),
+        foreign_hash=None if line.foreign_hash is None else kept(line.foreign_hash),
     )
 
 

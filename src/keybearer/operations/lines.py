@@ -60,6 +60,7 @@ class SecretLine(msgspec.Struct, kw_only=True, frozen=True, rename="camel", omit
     created_at: Instant
     start: str | None = None
     usable_until: Instant | None = None
+    foreign_hash: str | None = None
 
 
 class KeyLine(Line, tag="key", frozen=True, kw_only=True):

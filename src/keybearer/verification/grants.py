@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from keybearer.adapters.sql import accounts, keys, keysecrets, service_tokens, sessions
 from keybearer.domain.credentials import PepperRing, service_token_hash
-from keybearer.domain.foreign import Scheme, names
+from keybearer.domain.foreign import Scheme, hashed_part, names
 from keybearer.domain.model import (
     Grant,
     Key,
@@ -21,6 +21,7 @@ from keybearer.domain.model import (
 )
 from keybearer.domain.networks import compile_allow_list
 from keybearer.domain.ports import Clock, Database, Row, Transaction
+from keybearer.verification.foreign import SlowHashes
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.owners import Holds, owner_state
 
@@ -33,6 +34,8 @@ class StoredGrants:
         must_verify: whether unverified users' credentials are refused.
         hashes: service tokens that the settings list.
         access: reads an access token.
+        slow: checks keys that a slow hash decides.
+        pepper: of keyshield, where keys of it were imported.
     """
 
     def __init__(
@@ -47,6 +50,8 @@ class StoredGrants:
         must_verify: bool,
         hashes: Sequence[str],
         access: Callable[[bytes], Awaitable[Grant | Refusal]],
+        slow: SlowHashes,
+        pepper: str = "",
     ) -> None:
         self._database = database
         self._clock = clock
@@ -57,16 +62,19 @@ class StoredGrants:
         self._must_verify = must_verify
         self._hashes = frozenset(hashes)
         self._access = access
+        self._slow = slow
+        self._pepper = pepper
 
     async def key(self, credential: bytes) -> Grant | None:
         """The grant of an API key, found by the digest of the whole key."""
-        return await self._by_digest(self._ring.digests(credential))
+        return await self._by_digest(credential, self._ring.digests(credential))
 
     async def foreign(self, credential: bytes, schemes: frozenset[Scheme]) -> Grant | None:
         """The grant of a key that was made elsewhere: by our digest of it, or by its own."""
-        return await self._by_digest([*self._ring.digests(credential), *names(credential, schemes)])
+        digests = [*self._ring.digests(credential), *names(credential, schemes)]
+        return await self._by_digest(credential, digests)
 
-    async def _by_digest(self, digests: Sequence[bytes]) -> Grant | None:
+    async def _by_digest(self, credential: bytes, digests: Sequence[bytes]) -> Grant | None:
         """The key that has one of the digests, which is moved to the first of them."""
 
         async def body(tx: Transaction) -> tuple[Key, Row] | None:
@@ -76,6 +84,10 @@ class StoredGrants:
         if found is None:
             return None
         key, row = found
+        if row.foreign_hash is not None:
+            part = hashed_part(credential, row.pepper_id, row.foreign_hash, self._pepper)
+            if not await self._slow.holds(key.id, row.foreign_hash, part):
+                return None
         if bytes(row.digest) != digests[0]:
             await self._redigest(bytes(row.digest), digests[0])
         role: Role = row.role or "user"

@@ -101,6 +101,8 @@ _GRANT = (
         _ROTATING,
         api_key_secrets.c.digest,
         api_key_secrets.c.usable_until,
+        api_key_secrets.c.pepper_id,
+        api_key_secrets.c.foreign_hash,
         users.c.id.label("user_id"),
         users.c.role,
         users.c.disabled_at,

@@ -52,7 +52,7 @@ _SET_END = (
 _REDIGEST = (
     update(api_key_secrets)
     .where(api_key_secrets.c.digest == bindparam("old"))
-    .values(digest=bindparam("new"), pepper_id=bindparam("new_pepper"))
+    .values(digest=bindparam("new"), pepper_id=bindparam("new_pepper"), foreign_hash=None)
 )
 _FORGET_REPLACED = delete(api_key_secrets).where(
     api_key_secrets.c.usable_until < bindparam("before")
@@ -116,7 +116,7 @@ async def set_end(tx: Transaction, digest: bytes, *, until: int | None) -> None:
 
 
 async def redigest(tx: Transaction, *, old: bytes, new: bytes, pepper_id: str) -> None:
-    """Moves a secret to the newest pepper."""
+    """Moves a secret to the newest pepper, from an older one or from a hash of elsewhere."""
     await tx.run(_REDIGEST, old=old, new=new, new_pepper=pepper_id)
 
 

@@ -1,0 +1,164 @@
+"""What every origin has in common: a row becomes a user or a key, or the reason why not."""
+
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from keybearer.adapters.sql.origins import Origin
+from keybearer.domain import emails
+from keybearer.domain.arrivals import ArrivingKey, ArrivingSecret, Sort
+from keybearer.domain.errors import Failure, Misuse
+from keybearer.domain.foreign import Scheme, name_of
+from keybearer.domain.foreignpasswords import kept
+from keybearer.domain.ids import new_id
+from keybearer.domain.model import Key, User
+from keybearer.domain.records import Record
+from keybearer.operations.moving import Moving
+
+T = TypeVar("T")
+
+LONGEST_NAME = 100
+_LONGEST_KEY_NAME = 64
+
+
+class Choices(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator may say of an import.
+
+    Attributes:
+        owner: whose keys those are that name nobody there.
+        verified: whether the addresses are known to be their owners'.
+        keys_only: whether the users stay elsewhere: owners are their ids, and nobody is looked up.
+        names: what the tables are called, where not as usual.
+    """
+
+    owner: str | None = None
+    verified: bool = False
+    keys_only: bool = False
+    dry_run: bool = False
+    names: Mapping[str, str] = {}
+
+
+async def rows_of(
+    origin: Origin, choices: Choices, usual: str, *, required: bool
+) -> AsyncIterator[Record]:
+    """The rows of a table; none where it is missing and need not be there.
+
+    Raises:
+        Misuse: it is missing.
+    """
+    name = choices.names.get(usual, usual)
+    if name not in await origin.tables():
+        if required or usual in choices.names:
+            raise Misuse(f"there is no table {name!r}; --table {usual}=NAME tells another name")
+        return
+    async for page in origin.pages(name):
+        for record in page:
+            yield record
+
+
+def read_row(
+    moving: Moving, sort: Sort, record: Record, convert: Callable[[Record], T]
+) -> T | None:
+    """What a row becomes; None where it is broken, which is told."""
+    try:
+        return convert(record)
+    except Failure as failure:
+        reason = failure.message
+    except ValueError as error:
+        reason = str(error)
+    moving.skip(sort, str(record.get("id")), reason)
+    return None
+
+
+def one_line(text: str | None, longest: int) -> str:
+    """Text without control characters, cut where it is too long for us."""
+    return "".join(filter(str.isprintable, text or "")).strip()[:longest]
+
+
+def arriving_user(
+    moving: Moving,
+    *,
+    id: str,
+    address: str,
+    name: str,
+    hashed: str | None,
+    verified: bool,
+    active: bool,
+    created_at: int,
+) -> User:
+    """A user of another system; ValueError for an address or a hash that is none."""
+    email = emails.normalise(address)
+    if hashed is None:
+        moving.note("no password: they choose one at “forgot password”")
+    return User(
+        id=id,
+        email=email,
+        name=one_line(name, LONGEST_NAME) or email.partition("@")[0],
+        image=None,
+        role="user",
+        locale=None,
+        email_verified_at=created_at if verified else None,
+        disabled_at=None if active else moving.call.now,
+        password_hash=None if hashed is None else kept(hashed),
+        created_at=created_at,
+        updated_at=created_at,
+    )
+
+
+def owner_of(moving: Moving, choices: Choices, id: str | None) -> str:
+    """Whose key it is; ValueError where that is nobody here."""
+    owner = choices.owner if id is None else id
+    if owner is None:
+        raise ValueError("it names no owner: --owner says whose it is")
+    if not choices.keys_only and owner not in moving.owners:
+        raise ValueError("its owner is no user here")
+    return owner
+
+
+def arriving_key(
+    scheme: Scheme,
+    found_by: bytes,
+    *,
+    owner: str,
+    created_at: int,
+    id: str | None = None,
+    foreign_hash: str | None = None,
+    **fields: Any,
+) -> ArrivingKey:
+    """A key of another system.
+
+    Args:
+        id: unless given, one that the same key gets again the next time.
+        foreign_hash: what decides, where it is only found by a name.
+        fields: more of its record.
+    """
+    digest = name_of(scheme, found_by)
+    mark = hashlib.sha256(digest).digest()
+    values: dict[str, Any] = {
+        **dict.fromkeys(Key.__struct_fields__),
+        "id": id or new_id(created_at, mark[:10]),
+        "owner_id": owner,
+        "config_id": "default",
+        "prefix": "",
+        "start": "",
+        "enabled": True,
+        "created_at": created_at,
+        "updated_at": created_at,
+        "created_by": owner,
+        "ip_allow": (),
+        "rate_limit_enabled": False,
+        "request_count": 0,
+        **fields,
+    }
+    values["name"] = one_line(values["name"], _LONGEST_KEY_NAME) or None
+    key = Key(**values)
+    secret = ArrivingSecret(
+        digest=digest,
+        pepper_id=scheme,
+        created_at=created_at,
+        start=key.start or None,
+        foreign_hash=None if foreign_hash is None else kept(foreign_hash),
+    )
+    return ArrivingKey(key=key, secrets=(secret,), scheme=scheme)
