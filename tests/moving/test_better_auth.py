@@ -18,7 +18,7 @@ from keybearer.domain.model import ANONYMOUS, Refusal, Session
 from keybearer.operations import betterauth
 from keybearer.operations.app import App
 from keybearer.operations.keyends import RevokeKey, RotateKey
-from keybearer.operations.keys import GetKey
+from keybearer.operations.keys import CreateKey, GetKey
 from keybearer.operations.moving import Count
 from keybearer.operations.verify import VerifyKey
 from tests.moving import crowd
@@ -184,6 +184,24 @@ async def test_a050_what_is_no_key_costs_a_read_only_where_something_was_importe
     for text in ("kbr_garbage", "kbs_garbage"):
         assert isinstance(await verdict(app, text, header=True), Refusal)
     assert reads == 3
+
+
+async def test_a_key_of_ours_is_none_that_came_from_elsewhere(
+    ready_url: str, better_auth: Source
+) -> None:
+    former = Auth(ready_url, secret=SECRET, key_prefix="old_,mk_")
+    async with former.lifespan():
+        app = await former.running()
+        ours = (await former.api.create_api_key(CreateKey(user_id=(await person(app)).id))).key
+        assert ours is not None
+        assert isinstance(await verdict(app, ours), Session)
+    now = Auth(ready_url, secret=SECRET)
+    async with now.lifespan():
+        app = await now.running()
+        assert isinstance(await verdict(app, ours, header=True), Refusal)  # its prefix is gone
+        await move(app, better_auth)
+        assert isinstance(await verdict(app, ours, header=True), Refusal)
+        assert isinstance(await verdict(app, better_auth.key("unlimited"), header=True), Session)
 
 
 # --- people ---

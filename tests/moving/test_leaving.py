@@ -137,16 +137,30 @@ async def test_keys_that_came_from_elsewhere_go_on(
     app: App, better_auth: Source, other: Auth
 ) -> None:
     await move(app, better_auth)
-    used, unused = better_auth.key("full"), better_auth.key("unlimited")
-    headers = [(b"x-api-key", used.encode())]
-    assert isinstance(await app.verifier.verify(headers, None), Session)
+    used = (better_auth.key("full"), better_auth.key("like_ours"))
+    for key in used:
+        headers = [(b"x-api-key", key.encode())]
+        assert isinstance(await app.verifier.verify(headers, None), Session)
     report = await taken(other, await exported(app, hashes=True))
     assert report.keys.imported == 7
     assert "the key of an owner who is no user here" in [note.note for note in report.notes]
     there = await other.running()
-    for key in (used, unused):
+    for key in (*used, better_auth.key("unlimited")):
         found = await there.verifier.verify([(b"x-api-key", key.encode())], None)
         assert isinstance(found, Session)
+
+
+async def test_one_that_looks_like_ours_does_so_too(
+    app: App, better_auth: Source, other: Auth
+) -> None:
+    await move(app, better_auth)
+    headers = [(b"x-api-key", better_auth.key("like_ours").encode())]
+    assert isinstance(await app.verifier.verify(headers, None), Session)
+    id = better_auth.id("like_ours").encode()
+    text = [line for line in await exported(app, hashes=True) if b'"key"' not in line or id in line]
+    assert (await taken(other, text)).keys.imported == 1
+    there = await other.running()
+    assert isinstance(await there.verifier.verify(headers, None), Session)
 
 
 async def test_another_secret_is_told(

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from keybearer.domain.errors import Unavailable
-from keybearer.domain.model import Change, Member, News, Refusal
+from keybearer.domain.model import Change, Kind, Member, News, Refusal
 from keybearer.domain.ports import Transaction
 from keybearer.verification.cache import Cache, Entry
 from keybearer.verification.coherence import LEASE_MS, Receipt
@@ -26,12 +26,14 @@ class KeepsEveryFill(Cache):
 
 
 class JoinsAnyFlight(Verifier):
-    async def _find(self, digest: bytes, presented: Presented) -> Entry | Refusal:
+    async def _find(
+        self, digest: bytes, presented: Presented, kind: Kind | None
+    ) -> Entry | Refusal:
         flight = self._flights.get(digest)
         if flight is not None:
             await self.lease.hold()
             return await asyncio.shield(flight[1]) or self._refused(presented)
-        return await super()._find(digest, presented)
+        return await super()._find(digest, presented, kind)
 
 
 class NeedsNoLease(Verifier):

@@ -14,7 +14,8 @@ class ArrivingSecret(msgspec.Struct, frozen=True, kw_only=True):
     """What one secret of a key is found by.
 
     `pepper_id` is of ours which made the digest, or the scheme. `usable_until` is None for the
-    current one. `foreign_hash` decides where the digest is only a name.
+    current one. `scheme` is None for a secret of our form, and says of any other how it is found;
+    `foreign_hash` decides where the digest is only a name.
     """
 
     digest: bytes
@@ -22,18 +23,15 @@ class ArrivingSecret(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
     start: str | None
     usable_until: int | None = None
+    scheme: Scheme | None = None
     foreign_hash: str | None = None
 
 
 class ArrivingKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A key with its secrets: one as a rule, several while it rotates.
-
-    `scheme` says how it is found, where not as our own keys are.
-    """
+    """A key with its secrets: one as a rule, several while it rotates."""
 
     key: Key
     secrets: tuple[ArrivingSecret, ...]
-    scheme: Scheme | None = None
 
 
 class ArrivingLogin(msgspec.Struct, frozen=True, kw_only=True):

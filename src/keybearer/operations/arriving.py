@@ -159,6 +159,7 @@ def arriving_key(
         pepper_id=scheme,
         created_at=created_at,
         start=key.start or None,
+        scheme=scheme,
         foreign_hash=None if foreign_hash is None else kept(foreign_hash),
     )
-    return ArrivingKey(key=key, secrets=(secret,), scheme=scheme)
+    return ArrivingKey(key=key, secrets=(secret,))

@@ -272,9 +272,13 @@ def _key(
             raise ValueError("key is no SHA-256 in base64url; --plain-keys where keys are stored")
         digest, pepper_id = name_of("sha256", urlsafe_b64decode(secret + "=")), "sha256"
     one = ArrivingSecret(
-        digest=digest, pepper_id=pepper_id, created_at=created, start=key.start or None
+        digest=digest,
+        pepper_id=pepper_id,
+        created_at=created,
+        start=key.start or None,
+        scheme="sha256",
     )
-    return ArrivingKey(key=key, secrets=(one,), scheme="sha256")
+    return ArrivingKey(key=key, secrets=(one,))
 
 
 def _limit(record: Record) -> tuple[bool, int | None, int | None]:

@@ -15,7 +15,7 @@ from keybearer.adapters.sql import leaving as sql
 from keybearer.domain import emails, records
 from keybearer.domain.arrivals import ArrivingKey, ArrivingSecret
 from keybearer.domain.errors import Failure, Misuse
-from keybearer.domain.foreign import SCHEMES
+from keybearer.domain.foreign import SCHEMES, Scheme
 from keybearer.domain.foreignpasswords import kept
 from keybearer.domain.instants import iso, parse_iso
 from keybearer.domain.model import Count, User
@@ -88,6 +88,7 @@ def _secret_line(secret: ArrivingSecret) -> SecretLine:
         created_at=iso(secret.created_at),
         start=secret.start,
         usable_until=None if ends is None else iso(ends),
+        scheme=secret.scheme,
         foreign_hash=secret.foreign_hash,
     )
 
@@ -171,7 +172,11 @@ async def _arrive_key(moving: Moving, line: KeyLine, *, owned: bool) -> None:
         key = lines.key_of(line)
         parse_allow_list(line.ip_allow)
         check_metadata(line.metadata)
-        secrets = [_secret_of(secret) for secret in line.secrets]
+        # A key whose prefix is none of ours has not our form: it is found as one of elsewhere.
+        form: Scheme | None = (
+            None if key.prefix in moving.call.app.settings.key_prefix else "sha256"
+        )
+        secrets = [_secret_of(secret, form) for secret in line.secrets]
         if owned:
             await moving.learn({key.owner_id})
             if key.owner_id not in moving.owners:
@@ -187,15 +192,10 @@ async def _arrive_key(moving: Moving, line: KeyLine, *, owned: bool) -> None:
     ring = moving.call.app.ring
     if any(s.pepper_id not in SCHEMES and ring.find(s.pepper_id) is None for s in secrets):
         moving.note("a digest under another SECRET: the key works once it is rotated")
-    # Whatever its digest is now, a key that has not our form is looked for as one of elsewhere.
-    foreign = next((s.pepper_id for s in secrets if s.pepper_id in SCHEMES), None)
-    if foreign is None and key.prefix not in moving.call.app.settings.key_prefix:
-        foreign = "sha256"
-    scheme = next((scheme for scheme in SCHEMES if scheme == foreign), None)
-    await moving.arrive(ArrivingKey(key=key, secrets=tuple(secrets), scheme=scheme))
+    await moving.arrive(ArrivingKey(key=key, secrets=tuple(secrets)))
 
 
-def _secret_of(line: SecretLine) -> ArrivingSecret:
+def _secret_of(line: SecretLine, form: Scheme | None) -> ArrivingSecret:
     ends = line.usable_until
     return ArrivingSecret(
         digest=bytes.fromhex(line.digest),
@@ -203,6 +203,7 @@ def _secret_of(line: SecretLine) -> ArrivingSecret:
         created_at=parse_iso(line.created_at),
         start=line.start,
         usable_until=None if ends is None else parse_iso(ends),
+        scheme=line.scheme or form,
         foreign_hash=None if line.foreign_hash is None else kept(line.foreign_hash),
     )
 

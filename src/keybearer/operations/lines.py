@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from keybearer.domain.foreign import Scheme
 from keybearer.domain.instants import iso, parse_iso
 from keybearer.domain.model import Count, Key, Role, User
 from keybearer.domain.permissions import parse, to_wire
@@ -53,13 +54,17 @@ class UserLine(Line, tag="user", frozen=True, kw_only=True):
 
 
 class SecretLine(msgspec.Struct, kw_only=True, frozen=True, rename="camel", omit_defaults=True):
-    """The digest of one secret of a key, in hex; `usableUntil` where it was replaced."""
+    """The digest of one secret of a key, in hex; `usableUntil` where it was replaced.
+
+    `scheme` is there where the secret was made elsewhere.
+    """
 
     digest: str
     pepper_id: str
     created_at: Instant
     start: str | None = None
     usable_until: Instant | None = None
+    scheme: Scheme | None = None
     foreign_hash: str | None = None
 
 

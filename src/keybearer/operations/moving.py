@@ -167,7 +167,8 @@ class Moving:
         users = [each for each in batch if isinstance(each, User)]
         keys = [each for each in batch if isinstance(each, ArrivingKey)]
         logins = [each for each in batch if isinstance(each, ArrivingLogin)]
-        schemes = {key.scheme for key in keys if key.scheme is not None} - self._schemes
+        secrets = (secret for key in keys for secret in key.secrets)
+        schemes = {each.scheme for each in secrets if each.scheme is not None} - self._schemes
 
         async def body(tx: Transaction) -> _Outcome:
             await audit.lock(tx, _names(batch[0])[2])

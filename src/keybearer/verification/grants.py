@@ -67,15 +67,22 @@ class StoredGrants:
 
     async def key(self, credential: bytes) -> Grant | None:
         """The grant of an API key, found by the digest of the whole key."""
-        return await self._by_digest(credential, self._ring.digests(credential))
+        return await self._by_digest(credential, self._ring.digests(credential), ours=True)
 
     async def foreign(self, credential: bytes, schemes: frozenset[Scheme]) -> Grant | None:
         """The grant of a key that was made elsewhere: by our digest of it, or by its own."""
         digests = [*self._ring.digests(credential), *names(credential, schemes)]
-        return await self._by_digest(credential, digests)
+        return await self._by_digest(credential, digests, ours=False)
 
-    async def _by_digest(self, credential: bytes, digests: Sequence[bytes]) -> Grant | None:
-        """The key that has one of the digests, which is moved to the first of them."""
+    async def _by_digest(
+        self, credential: bytes, digests: Sequence[bytes], *, ours: bool
+    ) -> Grant | None:
+        """The key that has one of the digests, which is moved to the first of them.
+
+        Args:
+            ours: whether it has our form. What has not is no key that we made: it was refused
+                before, as one whose prefix is no longer ours.
+        """
 
         async def body(tx: Transaction) -> tuple[Key, Row] | None:
             return await keys.by_digest(tx, digests, now=self._clock.now())
@@ -84,6 +91,8 @@ class StoredGrants:
         if found is None:
             return None
         key, row = found
+        if row.scheme is None and not ours:
+            return None
         if row.foreign_hash is not None:
             part = hashed_part(credential, row.pepper_id, row.foreign_hash, self._pepper)
             if not await self._slow.holds(key.id, row.foreign_hash, part):

@@ -353,9 +353,10 @@ class Verifier:
         accept: frozenset[Kind],
         charge: int,
     ) -> Verified | Refusal:
+        kind = self._kind(presented.credential)
         with self._tracer.span("keybearer.verify") as span:
-            span.tell(kind=self._kind(presented.credential) or "none")
-            verdict: Verified | Refusal | Entry = await self._find(digest, presented)
+            span.tell(kind=kind or "none")
+            verdict: Verified | Refusal | Entry = await self._find(digest, presented, kind)
             if isinstance(verdict, Entry):
                 self.misses += 1  # not those that are not ours: nobody shall drown the figures
                 verdict = await self.check(
@@ -364,9 +365,10 @@ class Verifier:
             span.tell(outcome=verdict.code if isinstance(verdict, Refusal) else ACCEPTED)
             return verdict
 
-    async def _find(self, digest: bytes, presented: Presented) -> Entry | Refusal:
+    async def _find(
+        self, digest: bytes, presented: Presented, kind: Kind | None
+    ) -> Entry | Refusal:
         credential = presented.credential
-        kind = self._kind(credential)
         if presented.via == "header" and kind not in _KEYS:
             kind = None
         elsewhere = kind in _MAYBE_ELSEWHERE and self._may_be_elsewhere(presented)

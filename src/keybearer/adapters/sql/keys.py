@@ -102,6 +102,7 @@ _GRANT = (
         api_key_secrets.c.digest,
         api_key_secrets.c.usable_until,
         api_key_secrets.c.pepper_id,
+        api_key_secrets.c.scheme,
         api_key_secrets.c.foreign_hash,
         users.c.id.label("user_id"),
         users.c.role,

@@ -57,6 +57,7 @@ async def secrets_of(tx: Transaction, ids: Sequence[str]) -> dict[str, list[Arri
             created_at=row.created_at,
             start=row.start,
             usable_until=row.usable_until,
+            scheme=row.scheme,
             foreign_hash=row.foreign_hash,
         )
         found.setdefault(row.key_id, []).append(one)

@@ -132,7 +132,9 @@ api_key_secrets = Table(
     Column("last_used_at", BigInteger),
     Column("last_used_ip", Text),
     Column("request_count", BigInteger, nullable=False, server_default="0"),
-    # Of a key made elsewhere that is found by its name, until its first use: what decides.
+    # Of a secret made elsewhere: by what it is found, or was until its first use.
+    Column("scheme", Text),
+    # Of one that is found by its name, until its first use: what decides.
     Column("foreign_hash", Text),
 )
 

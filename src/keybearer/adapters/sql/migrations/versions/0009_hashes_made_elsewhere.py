@@ -1,4 +1,4 @@
-"""Keys made elsewhere whose secret a slow hash decides."""
+"""Secrets made elsewhere: by which scheme, and the slow hash that decides, where one does."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,4 +10,5 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.add_column("api_key_secrets", sa.Column("scheme", sa.Text(), nullable=True))
     op.add_column("api_key_secrets", sa.Column("foreign_hash", sa.Text(), nullable=True))
