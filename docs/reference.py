@@ -68,6 +68,8 @@ def _operation(each: AnyOperation) -> Iterator[str]:
         yield "- With a `callbackURL` the answer is a redirect (302)."
     if each.form:
         yield "- Takes a form (`application/x-www-form-urlencoded`), not JSON."
+    if each.forms:
+        yield "- Takes a form (`application/x-www-form-urlencoded`) as well as JSON."
     if each.errors:
         yield "- Codes: " + ", ".join(f"`{code}`" for code in dict.fromkeys(each.errors)) + "."
     yield ""

@@ -198,7 +198,7 @@ async def test_twenty_sign_ups_at_once_make_one_user(house: House) -> None:
         ({"image": "http://example.com/a.png"}, "VALIDATION_ERROR"),
         ({"image": "https://example.com/" + "a" * 2048}, "VALIDATION_ERROR"),
         ({"image": "https://example.com/\n"}, "VALIDATION_ERROR"),
-        ({"callbackURL": "https://evil.example"}, "INVALID_ORIGIN"),
+        ({"callbackURL": "https://evil.example"}, "INVALID_CALLBACK_URL"),
     ],
 )
 async def test_what_cannot_be_signed_up_with_is_refused(
@@ -269,7 +269,7 @@ async def test_a_link_leads_on_to_where_it_may(house: House) -> None:
         assert call.reply.location == location
     with pytest.raises(Failure, match="INVALID_TOKEN"):
         await verify_email(house.call(), OpenLink(token=token))
-    with pytest.raises(Failure, match="INVALID_ORIGIN"):
+    with pytest.raises(Failure, match="INVALID_CALLBACK_URL"):
         await verify_email(house.call(), OpenLink(token=token, callback_url="//evil.example"))
 
 

@@ -186,6 +186,7 @@ async def test_the_server_sets_limits_quota_and_owner(app: App, ada: Session) ->
     ("asked", "code"),
     [
         ({"refill_amount": 5}, "REFILL_AMOUNT_AND_INTERVAL_REQUIRED"),
+        ({"refill_interval": 1000}, "REFILL_INTERVAL_AND_AMOUNT_REQUIRED"),
         ({"remaining": -1}, "INVALID_RATE_LIMIT"),
         ({"refill_amount": 0, "refill_interval": 5}, "INVALID_RATE_LIMIT"),
         ({"rate_limit_max": -1}, "INVALID_RATE_LIMIT"),
@@ -488,6 +489,18 @@ async def test_disabled_keys_are_refused_until_enabled(app: App, ada: Session) -
     assert await refused(app, made.key) == "KEY_DISABLED"
     await update_api_key(call, UpdateKey(key_id=made.id, enabled=True))
     assert isinstance(await check(app, made.key), Session)
+
+
+async def test_an_update_may_say_whose_key_it_is(app: App) -> None:
+    ada = await person(app)
+    made = await create_api_key(call_of(app, by(ada)), CreateKey(name="ci"))
+    call = call_of(app, by(ada))
+    other = UpdateKey(key_id=made.id, user_id="another", name="x")
+    assert await code_of(update_api_key(call, other)) == "KEY_NOT_FOUND"
+    own = UpdateKey(key_id=made.id, user_id=ada.id, name="x")
+    assert (await update_api_key(call, own)).name == "x"
+    alone = UpdateKey(key_id=made.id, user_id=ada.id)
+    assert await code_of(update_api_key(call, alone)) == "NO_VALUES_TO_UPDATE"
 
 
 async def test_an_expired_key_never_comes_back(

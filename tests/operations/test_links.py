@@ -62,7 +62,7 @@ def test_nothing_may_follow() -> None:
     ],
 )
 def test_nothing_else_may_follow(url: str) -> None:
-    with pytest.raises(Failure, match="INVALID_ORIGIN"):
+    with pytest.raises(Failure, match="INVALID_CALLBACK_URL"):
         check_callback(SETTINGS, url)
 
 

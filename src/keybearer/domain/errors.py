@@ -63,7 +63,10 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
         "INVALID_GRACE_PERIOD": Problem(400, _BAD, "gracePeriod is 0 to 30 days, in seconds."),
         "INVALID_RATE_LIMIT": Problem(400, _BAD, "The rate limit is not valid."),
         "REFILL_AMOUNT_AND_INTERVAL_REQUIRED": Problem(
-            400, _BAD, "refillAmount and refillInterval are required together."
+            400, _BAD, "refillAmount needs a refillInterval beside it."
+        ),
+        "REFILL_INTERVAL_AND_AMOUNT_REQUIRED": Problem(
+            400, _BAD, "refillInterval needs a refillAmount beside it."
         ),
         "NO_VALUES_TO_UPDATE": Problem(400, _BAD, "No values to update."),
         "KEY_NOT_ROTATABLE": Problem(400, _BAD, "An expired or revoked key cannot be rotated."),
@@ -95,6 +98,8 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
         "INSUFFICIENT_SCOPE": Problem(403, _MAY, "The credential lacks a permission for this."),
         "IP_NOT_ALLOWED": Problem(403, _MAY, "The key may not be used from this address."),
         "INVALID_ORIGIN": Problem(403, _MAY, "Invalid origin"),
+        "INVALID_CALLBACK_URL": Problem(403, _MAY, "Invalid callbackURL"),
+        "INVALID_REDIRECT_URL": Problem(403, _MAY, "Invalid redirectURL"),
         "MISSING_OR_NULL_ORIGIN": Problem(403, _MAY, "Missing or null Origin"),
         "LOOPBACK_ONLY": Problem(403, _MAY, "This is answered on loopback or to a service token."),
         # 404, 405, 409, 413, 415, 422, 429: the rest of the caller's side

@@ -123,8 +123,10 @@ class Deleted(Output, frozen=True, kw_only=True):
         "INVALID_EMAIL",
         *PASSWORD_CODES,
         "INVALID_ORIGIN",
+        "INVALID_CALLBACK_URL",
         "TOO_MANY_ATTEMPTS",
     ),
+    forms=True,
 )
 async def sign_up_email(call: Call, asked: SignUp) -> SignedUp:
     """Signs up with an e-mail address and a password.
@@ -187,7 +189,7 @@ async def _sign_up_again(
     access=Access.PUBLIC,
     accounts=True,
     tag="Accounts",
-    errors=("INVALID_EMAIL", "INVALID_ORIGIN", "TOO_MANY_ATTEMPTS"),
+    errors=("INVALID_EMAIL", "INVALID_ORIGIN", "INVALID_CALLBACK_URL", "TOO_MANY_ATTEMPTS"),
 )
 async def send_verification_email(call: Call, asked: AskForLink) -> Status:
     """Mails a new verification link; the older ones stop.
@@ -221,7 +223,7 @@ async def send_verification_email(call: Call, asked: AskForLink) -> Status:
     access=Access.PUBLIC,
     accounts=True,
     tag="Accounts",
-    errors=("INVALID_TOKEN", "INVALID_ORIGIN"),
+    errors=("INVALID_TOKEN", "INVALID_CALLBACK_URL"),
     redirects=True,
 )
 async def verify_email(call: Call, asked: OpenLink) -> Verified:

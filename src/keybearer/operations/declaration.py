@@ -67,12 +67,14 @@ class Reply:
         session: a session token to set as cookie (and `set-auth-token`), or "end" to clear it.
         persistent: whether the cookie outlives the browser.
         location: where a redirect goes; the transport answers 302.
+        onward: where whoever reads the answer goes next; the answer stays 200.
         jwt: an access token to give as `set-auth-jwt`.
     """
 
     session: "Secret | str | None" = None
     persistent: bool = True
     location: str | None = None
+    onward: str | None = None
     jwt: str | None = None
 
 
@@ -143,6 +145,7 @@ class Operation(Generic[I, O]):
     management: bool = False
     secret: bool = False
     form: bool = False
+    forms: bool = False
     redirects: bool = False
     verdict: bool = False
     session: Literal["begins", "ends"] | None = None
@@ -185,6 +188,7 @@ def operation(
     management: bool = False,
     secret: bool = False,
     form: bool = False,
+    forms: bool = False,
     redirects: bool = False,
     verdict: bool = False,
     session: Literal["begins", "ends"] | None = None,
@@ -203,6 +207,7 @@ def operation(
         management: answers 404 while TOKEN_MANAGEMENT is off.
         secret: the answer carries a secret (`Cache-Control: no-store`).
         form: takes `application/x-www-form-urlencoded` (RFC 7009, RFC 7662), not JSON.
+        forms: takes either; a plain HTML form may send it.
         redirects: may answer 302 to `reply.location`.
         verdict: a PUBLIC operation that wants to know what was presented, good or bad: it finds
             the verdict on `call.verdict`, and decides itself.
@@ -234,6 +239,7 @@ def operation(
             management=management,
             secret=secret,
             form=form,
+            forms=forms,
             redirects=redirects,
             verdict=verdict,
             session=session,

@@ -35,10 +35,12 @@ from keybearer.operations.wire import Id, read_instant, refuse_server_only
 class UpdateKey(Input, frozen=True, kw_only=True):
     """What of a key shall change; what is not given stays.
 
-    `ifUpdatedAt` is the key's `updatedAt` as the caller last saw it; it changes nothing itself.
+    `ifUpdatedAt` is the key's `updatedAt` as the caller last saw it, and `userId` whose key it
+    is; they change nothing themselves.
     """
 
     key_id: Id
+    user_id: Id | UnsetType = UNSET
     if_updated_at: str | UnsetType = UNSET
     name: str | UnsetType | None = UNSET
     description: str | UnsetType | None = UNSET
@@ -75,6 +77,8 @@ async def update_api_key(call: Call, asked: UpdateKey) -> ApiKey:
         None if asked.if_updated_at is UNSET else read_instant(asked.if_updated_at, "ifUpdatedAt")
     )
     before = await call.app.database.read(lambda tx: own_key(call, tx, asked.key_id))
+    if asked.user_id not in (UNSET, before.owner_id):
+        raise Failure("KEY_NOT_FOUND")
     changes = await _changes(call, asked, before)
     if not changes:
         raise Failure("NO_VALUES_TO_UPDATE")

@@ -1,5 +1,6 @@
 """End a key or its secret: revoke, rotate."""
 
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -11,7 +12,7 @@ from keybearer.domain.errors import Failure
 from keybearer.domain.model import ANYONE, Key, RequestFacts, Session
 from keybearer.domain.ports import Transaction
 from keybearer.operations.app import App, record
-from keybearer.operations.declaration import Access, Call, Empty, Input, operation
+from keybearer.operations.declaration import Access, Call, Empty, Input, Output, operation
 from keybearer.operations.keyrules import Grace, grace_end
 from keybearer.operations.keywire import CreatedApiKey, Revoked, created
 from keybearer.operations.ownership import named, own_key
@@ -21,6 +22,7 @@ from keybearer.operations.wire import Id, check_text, instant
 
 TAG = "API keys"
 DAY_SECONDS = 86_400
+_BATCH = 500
 _EARLIER_SECRETS = 2
 """That go on after a rotation: the one before, and one more, for whoever lost a reply."""
 
@@ -44,6 +46,14 @@ class RotateKey(Input, frozen=True, kw_only=True):
     replaces: Annotated[str, msgspec.Meta(max_length=64)] | None = None
 
 
+class ExpiredDeleted(Output, frozen=True, kw_only=True):
+    """How many keys were deleted."""
+
+    success: bool = True
+    error: None = None
+    deleted: int
+
+
 @operation("DELETE", "/api-key/revoke", access=Access.MANAGER, tag=TAG, management=True,
            errors=("KEY_NOT_FOUND",), aliases=(("POST", "/api-key/delete"),))  # fmt: skip
 async def revoke_api_key(call: Call, asked: RevokeKey) -> Revoked:
@@ -65,6 +75,26 @@ async def revoke_self(call: Call, asked: Empty) -> Revoked:
     is ended as well.
     """
     return await _revoke(call, call.session.id, "revoked by itself")
+
+
+@operation("POST", "/api-key/delete-all-expired-api-keys", access=Access.SERVICE, tag=TAG)
+async def delete_all_expired_api_keys(call: Call, asked: Empty) -> ExpiredDeleted:
+    """Deletes every key that has expired, whoever owns it, before its retention is over.
+
+    Without it an expired key stays listed until then. A key that is deleted is `INVALID_API_KEY`
+    afterwards; a revoked one stays.
+    """
+    deleted, batch = 0, _BATCH
+    forget = partial(sql.forget_expired, before=call.now, limit=_BATCH)
+    while batch == _BATCH:
+        batch = await call.app.database.write(forget)
+        deleted += batch
+
+    async def body(tx: Transaction) -> None:
+        await record(call, tx, "keys.deleted", owner_id=None, expired=deleted)
+
+    await call.app.database.write(body)
+    return ExpiredDeleted(deleted=deleted)
 
 
 async def _revoke(call: Call, id: str, reason: str | None) -> Revoked:
@@ -150,4 +180,4 @@ async def revoke_owner(app: App, owner_id: str) -> int:
     return len(ids)
 
 
-OPERATIONS = (revoke_api_key, revoke_self, rotate_api_key)
+OPERATIONS = (revoke_api_key, revoke_self, rotate_api_key, delete_all_expired_api_keys)

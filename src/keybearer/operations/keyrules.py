@@ -38,6 +38,7 @@ RULES = (
     "INVALID_IP_RANGE",
     "INVALID_RATE_LIMIT",
     "REFILL_AMOUNT_AND_INTERVAL_REQUIRED",
+    "REFILL_INTERVAL_AND_AMOUNT_REQUIRED",
     "EXPIRES_IN_IS_TOO_SMALL",
     "EXPIRES_IN_IS_TOO_LARGE",
     "KEY_EXPIRY_REQUIRED",
@@ -176,8 +177,10 @@ def check_quota(
     *, remaining: int | None, refill_amount: int | None, refill_interval_ms: int | None
 ) -> tuple[int | None, int | None, int | None]:
     """A quota and its refill; a refill without a quota starts with a full one."""
-    if (refill_amount is None) != (refill_interval_ms is None):
+    if refill_amount is not None and refill_interval_ms is None:
         raise Failure("REFILL_AMOUNT_AND_INTERVAL_REQUIRED")
+    if refill_interval_ms is not None and refill_amount is None:
+        raise Failure("REFILL_INTERVAL_AND_AMOUNT_REQUIRED")
     for name, value, least in (
         ("remaining", remaining, 0),
         ("refillAmount", refill_amount, 1),

@@ -105,24 +105,29 @@ def key_page(app: App, locale: str, id: str, *, expired: bool) -> str:
     return app.page(f"{locale}/account/api-keys/{id}{'' if expired else '/rotate'}")
 
 
-def check_callback(settings: Settings, url: str | None) -> str | None:
+def check_callback(
+    settings: Settings, url: str | None, *, code: str = "INVALID_CALLBACK_URL"
+) -> str | None:
     """Where a link may lead in the end: a path of ours, or an origin that is trusted.
 
+    Args:
+        code: what the field is refused with.
+
     Raises:
-        Failure: INVALID_ORIGIN for everything else, whoever sent it.
+        Failure: that code for everything else, whoever sent it.
     """
     if url is None:
         return None
     if len(url) > _LONGEST_CALLBACK or not _PLAIN.fullmatch(url):
-        raise Failure("INVALID_ORIGIN")
+        raise Failure(code)
     if url.startswith("/") and "//" not in url.partition("?")[0]:
         return url
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise Failure("INVALID_ORIGIN") from None
+        raise Failure(code) from None
     if f"{parts.scheme}://{parts.netloc}" not in (settings.origin, *settings.trusted_origins):
-        raise Failure("INVALID_ORIGIN")
+        raise Failure(code)
     return url
 
 

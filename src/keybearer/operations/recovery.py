@@ -95,7 +95,7 @@ class PasswordChanged(Output, frozen=True, kw_only=True):
     access=Access.PUBLIC,
     accounts=True,
     tag="Accounts",
-    errors=("INVALID_EMAIL", "INVALID_ORIGIN", "TOO_MANY_ATTEMPTS"),
+    errors=("INVALID_EMAIL", "INVALID_ORIGIN", "INVALID_REDIRECT_URL", "TOO_MANY_ATTEMPTS"),
 )
 async def request_password_reset(call: Call, asked: AskForReset) -> ResetAsked:
     """Mails a link that sets a new password; it works once, for one hour, and only the newest.
@@ -104,7 +104,8 @@ async def request_password_reset(call: Call, asked: AskForReset) -> ResetAsked:
     many mails as it may (3 a minute, 20 a day).
     """
     address = read_address(asked.email)
-    callback = links.check_callback(call.app.settings, asked.redirect_to)
+    settings = call.app.settings
+    callback = links.check_callback(settings, asked.redirect_to, code="INVALID_REDIRECT_URL")
 
     async def body(tx: Transaction) -> None:
         await throttle.limit_here(call, tx, throttle.ASK_FOR_MAIL)
@@ -130,7 +131,7 @@ async def request_password_reset(call: Call, asked: AskForReset) -> ResetAsked:
     access=Access.PUBLIC,
     accounts=True,
     tag="Accounts",
-    errors=("INVALID_TOKEN", "INVALID_ORIGIN"),
+    errors=("INVALID_TOKEN", "INVALID_CALLBACK_URL"),
     redirects=True,
 )
 async def open_reset_link(call: Call, asked: OpenLink) -> Status:

@@ -109,11 +109,13 @@ class RevokeSession(Input, frozen=True, kw_only=True):
 
 
 @operation("POST", "/sign-in/email", access=Access.PUBLIC, accounts=True, tag=TAG, secret=True,
-           verdict=True, session="begins", errors=LOGIN_ERRORS)  # fmt: skip
+           verdict=True, session="begins", errors=(*LOGIN_ERRORS, "INVALID_CALLBACK_URL"),
+           forms=True)  # fmt: skip
 async def sign_in_email(call: Call, asked: SignIn) -> SignedIn:
     """Logs in with an e-mail address and a password, and sets the session cookie.
 
-    A login always gets a new token; the one that the browser had before ends.
+    A login always gets a new token; the one that the browser had before ends. With `callbackURL`
+    the answer has it as `url` and as `Location`, with 200: whoever reads the answer goes there.
     """
     url = links.check_callback(call.app.settings, asked.callback_url)
     user = await authenticate_password(call, asked.email, asked.password)
@@ -137,6 +139,7 @@ async def sign_in_email(call: Call, asked: SignIn) -> SignedIn:
     token = await call.app.database.write(body)
     call.reply.session = token
     call.reply.persistent = asked.remember_me
+    call.reply.onward = url
     return SignedIn(
         redirect=url is not None,
         token="" if token is None else token.reveal(),

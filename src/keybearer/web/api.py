@@ -26,6 +26,7 @@ from keybearer.web.exchange import (
     convert,
     facts,
     header,
+    is_form,
     new_request_id,
     read_body,
     read_form,
@@ -142,7 +143,7 @@ class Endpoint:
         declared = self.operation
         body = await read_body(scope, receive)
         value: Any
-        if declared.form:
+        if declared.form or (declared.forms and is_form(scope)):
             value = read_form(scope, body)
             query = read_query(scope, self._several)
             if query:
@@ -185,6 +186,8 @@ def _answer_of(
     if reply.jwt is not None:
         headers.append((b"set-auth-jwt", reply.jwt.encode()))
         headers.append((b"access-control-expose-headers", b"set-auth-jwt"))
+    if reply.onward is not None:
+        headers.append((b"location", reply.onward.encode("ascii", "replace")))
     if reply.location is not None:
         headers.append((b"location", reply.location.encode("ascii", "replace")))
         return 302, b"", headers

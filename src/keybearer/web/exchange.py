@@ -162,6 +162,12 @@ def read_json(scope: Scope, body: bytes) -> object:
     return value
 
 
+def is_form(scope: Scope) -> bool:
+    """Whether the body says that it is a form."""
+    media = (header(scope, b"content-type") or b"").partition(b";")[0]
+    return media.strip().lower() == b"application/x-www-form-urlencoded"
+
+
 def read_form(scope: Scope, body: bytes) -> dict[str, str]:
     """The fields of a form body (RFC 7009 and RFC 7662 ask for forms).
 

@@ -100,19 +100,24 @@ def _operation(
     if in_query and method != "POST":
         described_operation["parameters"] = _parameters(shape, path, optional=either)
     if not in_query or method == "POST" or either:
+        schema = {"schema": {"$ref": _REF.format(name=declared.input.__name__)}}
         described_operation["requestBody"] = {
             "required": bool(shape["required"]) and not either,
-            "content": {
-                "application/x-www-form-urlencoded" if declared.form else "application/json": {
-                    "schema": {"$ref": _REF.format(name=declared.input.__name__)}
-                }
-            },
+            "content": dict.fromkeys(_media_types(declared), schema),
         }
         if either:
             described_operation["requestBody"]["description"] = "In place of the query."
     if declared.name in _IDEMPOTENT:
         described_operation["parameters"] = [described.IDEMPOTENCY_KEY]
     return described_operation
+
+
+def _media_types(declared: Operation[Any, Any]) -> list[str]:
+    """What a body may be sent as."""
+    types = [] if declared.form else ["application/json"]
+    if declared.form or declared.forms:
+        types.append("application/x-www-form-urlencoded")
+    return types
 
 
 def _parameters(shape: Json, path: str, *, optional: bool) -> list[Json]:

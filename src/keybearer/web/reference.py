@@ -341,7 +341,7 @@ def _curl_body(method: str, operation: Json, document: Json) -> list[str]:
     needed: dict[str, Any] = {
         name: _SAMPLES.get(name, "…") for name in schema["required"]
     } | dict(_MORE.get(operation["operationId"], {}))  # fmt: skip
-    if "application/x-www-form-urlencoded" in operation["requestBody"]["content"]:
+    if "application/json" not in operation["requestBody"]["content"]:
         return [f"--data-urlencode '{name}={value}'" for name, value in needed.items()]
     return [f"--json '{json.dumps(needed, ensure_ascii=False)}'"] if needed else []
 

@@ -132,6 +132,11 @@ _ENDED = (
     )
     .limit(bindparam("limit"))
 )
+_EXPIRED = (
+    select(api_keys.c.id)
+    .where(api_keys.c.expires_at <= bindparam("before"), api_keys.c.revoked_at.is_(None))
+    .limit(bindparam("limit"))
+)
 
 
 async def add(
@@ -235,7 +240,15 @@ async def by_digest(
 
 async def forget_ended(tx: Transaction, *, before: int, limit: int = 500) -> int:
     """Deletes keys that ended before an instant, and gives how many: for the retention job."""
-    ids = [row.id for row in await tx.all(_ENDED, before=before, limit=limit)]
+    return await _forget(tx, [row.id for row in await tx.all(_ENDED, before=before, limit=limit)])
+
+
+async def forget_expired(tx: Transaction, *, before: int, limit: int = 500) -> int:
+    """Deletes keys that had expired by an instant and were never revoked; gives how many."""
+    return await _forget(tx, [row.id for row in await tx.all(_EXPIRED, before=before, limit=limit)])
+
+
+async def _forget(tx: Transaction, ids: list[str]) -> int:
     if ids:
         await tx.run(_FORGET_SECRETS, ids=ids)
         await tx.run(_FORGET_USAGE, ids=ids)
