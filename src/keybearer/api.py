@@ -166,6 +166,7 @@ class Api:
         self.update_api_keys = Bound(running, keybulk.update_api_keys)
         self.revoke_api_keys = Bound(running, keybulk.revoke_api_keys)
         self.revoke_self = Bound(running, keyends.revoke_self)
+        self.delete_api_key = Bound(running, keyends.delete_api_key)
         self.delete_all_expired_api_keys = Bound(running, keyends.delete_all_expired_api_keys)
         self.rotate_api_key = Bound(running, keyends.rotate_api_key)
         self.get_rotation = Bound(running, rotation.get_rotation)

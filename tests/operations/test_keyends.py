@@ -17,12 +17,20 @@ from keybearer.operations.keyedits import UpdateKey, update_api_key
 from keybearer.operations.keyends import (
     RevokeKey,
     RotateKey,
+    delete_api_key,
     revoke_api_key,
     revoke_owner,
     revoke_self,
     rotate_api_key,
 )
-from keybearer.operations.keys import CreateKey, GetKey, create_api_key, get_api_key
+from keybearer.operations.keys import (
+    CreateKey,
+    GetKey,
+    ListKeys,
+    create_api_key,
+    get_api_key,
+    list_api_keys,
+)
 from keybearer.operations.reports import AskAudit, AskUsage, get_usage, list_audit
 from keybearer.operations.verify import VerifyBatch, VerifyKey, verify_api_key, verify_api_keys
 from keybearer.verification.coherence import Receipt
@@ -388,3 +396,25 @@ async def test_500_parallel_requests_spend_one_unit_once(app: App, ada: Session)
     assert sum(isinstance(verdict, Session) for verdict in verdicts) == 1
     shown = await get_api_key(call_of(app, ada), GetKey(id=made.id))
     assert shown.remaining == 0
+
+
+async def test_a_deleted_key_is_revoked_and_listed_only_where_that_is_asked(
+    app: App, ada: Session
+) -> None:
+    call = call_of(app, ada)
+    made = await make(app, ada)
+    kept = await make(app, ada)
+    await delete_api_key(call, RevokeKey(key_id=made.id))
+    assert await refused(app, made.key) == "KEY_REVOKED"
+    page = await list_api_keys(call, ListKeys())
+    assert ([key.id for key in page.api_keys], page.total) == ([kept.id], 1)
+    [deleted] = (await list_api_keys(call, ListKeys(status=("revoked",)))).api_keys
+    assert (deleted.id, deleted.revoked_reason) == (made.id, "deleted")
+
+
+async def test_a_key_that_is_deleted_for_a_reason_stays_listed(app: App, ada: Session) -> None:
+    call = call_of(app, ada)
+    made = await make(app, ada)
+    await delete_api_key(call, RevokeKey(key_id=made.id, reason="leaked"))
+    [deleted] = (await list_api_keys(call, ListKeys())).api_keys
+    assert deleted.revoked_reason == "leaked"

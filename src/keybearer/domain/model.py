@@ -241,6 +241,10 @@ class LoginSession(msgspec.Struct, frozen=True, kw_only=True):
         return min(self.expires_at, self.last_seen_at + self.idle_ms)
 
 
+DELETED = "deleted"
+"""The reason of a key whose owner asked for its deletion: lists show it where they are asked to."""
+
+
 class Key(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """An API key's record; the secret is not in it."""
 

@@ -9,7 +9,7 @@ from keybearer.adapters.sql import keys as sql
 from keybearer.adapters.sql import keysecrets
 from keybearer.domain.credentials import Secret, mint, start_of
 from keybearer.domain.errors import Failure
-from keybearer.domain.model import ANYONE, Key, RequestFacts, Session
+from keybearer.domain.model import ANYONE, DELETED, Key, RequestFacts, Session
 from keybearer.domain.ports import Transaction
 from keybearer.operations.app import App, record
 from keybearer.operations.declaration import Access, Call, Empty, Input, Output, operation
@@ -55,7 +55,7 @@ class ExpiredDeleted(Output, frozen=True, kw_only=True):
 
 
 @operation("DELETE", "/api-key/revoke", access=Access.MANAGER, tag=TAG, management=True,
-           errors=("KEY_NOT_FOUND",), aliases=(("POST", "/api-key/delete"),))  # fmt: skip
+           errors=("KEY_NOT_FOUND",))  # fmt: skip
 async def revoke_api_key(call: Call, asked: RevokeKey) -> Revoked:
     """Ends a key for ever.
 
@@ -64,6 +64,18 @@ async def revoke_api_key(call: Call, asked: RevokeKey) -> Revoked:
     in the database, and the last process stops within seconds.
     """
     reason = None if asked.reason is None else check_text(asked.reason, "reason")
+    return await _revoke(call, asked.key_id, reason)
+
+
+@operation("POST", "/api-key/delete", access=Access.MANAGER, tag=TAG, management=True,
+           errors=("KEY_NOT_FOUND",))  # fmt: skip
+async def delete_api_key(call: Call, asked: RevokeKey) -> Revoked:
+    """Ends a key for ever, as `/api-key/revoke` does, and takes it out of the list.
+
+    It is there until its retention is over: a list that is asked for a `status` shows it, and its
+    usage and activity can be looked at.
+    """
+    reason = DELETED if asked.reason is None else check_text(asked.reason, "reason")
     return await _revoke(call, asked.key_id, reason)
 
 
@@ -180,4 +192,10 @@ async def revoke_owner(app: App, owner_id: str) -> int:
     return len(ids)
 
 
-OPERATIONS = (revoke_api_key, revoke_self, rotate_api_key, delete_all_expired_api_keys)
+OPERATIONS = (
+    revoke_api_key,
+    delete_api_key,
+    revoke_self,
+    rotate_api_key,
+    delete_all_expired_api_keys,
+)

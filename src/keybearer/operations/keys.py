@@ -76,7 +76,8 @@ class ListKeys(Input, frozen=True, kw_only=True):
     that is rotating, expiring, active, disabled, expired, revoked. `expiringWithin` so many
     seconds leaves keys that end by then, `unusedFor` so many seconds those that exist as long and
     were not used since, and both only keys that are neither revoked nor expired. `permission`
-    leaves those that were given it, as `files:read`.
+    leaves those that were given it, as `files:read`. What was deleted is listed where `status`
+    asks for it.
     """
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 100
