@@ -13,6 +13,8 @@ PORT ?= 8000
 BIN := .venv/bin
 STAMP := .venv/.installed
 UV := $(BIN)/uv
+NODE := tests/better_auth
+NODE_STAMP := $(NODE)/node_modules/.installed
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate
 GROUPS_LOCKED := build test lint docs bench
@@ -35,8 +37,14 @@ $(STAMP): pyproject.toml requirements/lock.txt requirements/uv.txt
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-system: ## install PostgreSQL, Redis, Chromium and fonts for the tests, if missing
+system: $(NODE_STAMP) ## install PostgreSQL, Redis, Chromium, fonts and Node for the tests, if missing
 	@scripts/system-packages postgresql redis-server chromium fonts-noto-cjk
+
+# Better Auth's own packages, and a page with its card of API keys.
+$(NODE_STAMP): $(addprefix $(NODE)/,package.json package-lock.json vite.config.mjs card/index.html card/main.jsx)
+	@scripts/system-packages nodejs npm
+	cd $(NODE) && npm ci --silent --ignore-scripts && npx vite build
+	@touch $@
 
 run: export KEYBEARER_TOKEN_MANAGEMENT ?= true
 run: export KEYBEARER_DATABASE_URL ?= sqlite:///.data/keybearer.db
@@ -84,5 +92,5 @@ lock: $(STAMP) ## resolve requirements/*.txt anew (UPGRADE=--upgrade for the new
 		--output-file requirements/lock.txt pyproject.toml
 
 clean: ## remove what these targets made, except .data
-	rm -rf .venv dist build docs/_build htmlcov .coverage .coverage.* .hypothesis .pytest_cache \
-		.mypy_cache .ruff_cache .import_linter_cache .mutants
+	rm -rf $(NODE)/node_modules $(NODE)/dist .venv dist build docs/_build htmlcov .coverage .coverage.* \
+		.hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .mutants
