@@ -29,6 +29,7 @@ from keybearer.domain.ports import Clock, Database
 from keybearer.jobs import Jobs
 from keybearer.node import Node, journals_of
 from keybearer.operations.app import App, Identify
+from keybearer.operations.keyconfig import KeyConfig
 from keybearer.plugins import ACCOUNTS, CORE, AnyOperation, Plugin, api_key, bearer, jwt, listed
 from keybearer.settings import Settings, load
 from keybearer.verification import patience
@@ -37,6 +38,7 @@ from keybearer.verification.foreign import Schemes, SlowHashes
 from keybearer.verification.grants import StoredGrants
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.owners import Holds
+from keybearer.verification.presented import Headers, Places
 from keybearer.verification.quota import Quota
 from keybearer.verification.signing import SigningKeys
 from keybearer.verification.spill import Spill
@@ -92,7 +94,7 @@ class Auth:
         self.plugins = (api_key(), bearer(), jwt()) if plugins is None else listed(plugins)
         given: dict[str, object] = {}
         for plugin in self.plugins:
-            given |= plugin.settings
+            given |= {name: value for name, value in plugin.settings.items() if value is not None}
         given |= {**settings, "database_url": database}
         self.settings: Settings = load(given, dotenv=Path(".env"))
         if not accounts and identify is None:
@@ -117,8 +119,14 @@ class Auth:
         """Every operation that this keybearer has."""
         listed = [*CORE, *ACCOUNTS]
         for plugin in self.plugins:
-            listed += plugin.operations
+            listed += [each for each in plugin.operations if each not in listed]
         return tuple(each for each in listed if self.accounts or not each.accounts)
+
+    @property
+    def key_configs(self) -> tuple[KeyConfig, ...]:
+        """The configurations of keys; one that is all defaults where the app has none."""
+        found = tuple(plugin.keys for plugin in self.plugins if plugin.keys is not None)
+        return found or (KeyConfig(),)
 
     @property
     def catalogue(self) -> frozenset[str]:
@@ -247,6 +255,8 @@ class Auth:
         ring = PepperRing([secret.encode() for secret in _secrets(settings)])
         holds = self._holds()
         limiter, tracer = Limiter(), find_tracer()
+        configs = [config.within(settings) for config in self.key_configs]
+        prefixes = dict.fromkeys(prefix for each in configs for prefix in each.prefixes or ())
         shared = await node.share(limiter)
         dialect = "sqlite" if settings.sqlite_path is not None else "postgresql"
 
@@ -286,6 +296,7 @@ class Auth:
             must_verify=settings.require_email_verification,
             hashes=settings.service_tokens,
             access=access.grant,
+            of_organizations=[config.id for config in configs if config.role is not None],
             slow=SlowHashes(self._slow_hashes.check),
             pepper=settings.keyshield_pepper or "",
         )
@@ -308,10 +319,12 @@ class Auth:
                 quotas=StoredQuotas(database), cache=node.cache, lease=node.lease, clock=clock
             ),
             cookie=cookie,
-            prefixes=settings.key_prefix,
+            prefixes=tuple(prefixes),
             shared=shared,
             schemes=Schemes(database, node.cache),
             tracer=tracer,
+            readable=lambda credential: any(config.reads(credential) for config in configs),
+            places=self._places(),
         )
         return App(
             settings=settings,
@@ -333,6 +346,7 @@ class Auth:
             identify=self._identify,
             wake_mail=jobs.mail_waits.set,
             mounted_at=lambda: self.base,
+            key_configs=self.key_configs,
             page=lambda path: f"{settings.base_url}{self.pages_path}/{path}",
         )
 
@@ -342,6 +356,16 @@ class Auth:
         spill = Spill(journals, room=self.settings.spill_mb * 2**20, new_id=_fresh_id)
         spill.check()
         return spill
+
+    def _places(self) -> Places:
+        """Where keys may stand beside `X-API-Key`."""
+        getters = [plugin.getter for plugin in self.plugins if plugin.getter is not None]
+
+        def getter(headers: Headers) -> str | None:
+            return next((key for each in getters if (key := each(headers)) is not None), None)
+
+        names = [name for plugin in self.plugins for name in plugin.headers]
+        return Places(names, getter if getters else None)
 
     def _holds(self) -> Holds:
         """What owners hold at the most: the host's word, or the settings'."""

@@ -412,6 +412,15 @@ def _parse(variable: str, name: str, text: str) -> Any:
         raise Misuse(f"{variable}{shown}: {error}") from None
 
 
+def read(name: str, value: object) -> Any:
+    """One value as the setting of that name takes it, text or a Python value.
+
+    Raises:
+        Misuse: it is a bad one.
+    """
+    return _parse(name, name, _as_text(value))
+
+
 def _as_text(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"

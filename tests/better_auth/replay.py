@@ -369,7 +369,7 @@ def _differences(pair: Pair, status: int, ours: Any, run: _Run) -> Iterator[str]
         yield "message"
     if "details" in theirs:
         yield from _members(theirs["details"], ours.get("details"), "details", run)
-    if set(ours) > {"code", "message", "details"}:
+    if set(ours) - {"code", "message", "details"}:
         yield "problem+json"
 
 

@@ -19,39 +19,63 @@ class Members:
         return self._roles.get((organization, user))
 
 
+LASTING = {"session_idle_ttl": "7d", "step_up_after": "off"}
+"""Logins that go on for the days that pass between two pairs."""
+
+
 def _a(members: Members) -> dict[str, Any]:
     """`apiKey({enableMetadata, enableSessionForAPIKeys})`, `bearer()`, `jwt()`."""
-    return {
-        "base_url": "http://localhost:45801",
-        "session_idle_ttl": "7d",
-        "step_up_after": "off",
-        "plugins": [
-            api_key(prefix=["kb_", "pk_"], rate_limit="10/1d"),
-            bearer(),
-            jwt(),
-        ],
-    }
+    keys = api_key(
+        prefix=["kb_", "pk_"],
+        rate_limit="10/1d",
+        min_lifetime="1d",
+        name_length=(1, 32),
+        starting_characters=6,
+        sessions=True,
+    )
+    return {"base_url": "http://localhost:45801", "plugins": [keys, bearer(), jwt()], **LASTING}
 
 
 def _b(members: Members) -> dict[str, Any]:
     """`apiKey()` as it is."""
-    return {
-        "base_url": "http://localhost:45802",
-        "plugins": [api_key(rate_limit="10/1d"), bearer(), jwt()],
-    }
+    keys = api_key(rate_limit="10/1d", starting_characters=6, metadata=False)
+    return {"base_url": "http://localhost:45802", "plugins": [keys, bearer(), jwt()]}
 
 
 def _c(members: Members) -> dict[str, Any]:
     """Three configurations: public, secret, and one that belongs to organizations."""
-    return {"base_url": "http://localhost:45803", "plugins": [api_key(rate_limit="10/1d")]}
+    public = api_key(config_id="public", prefix="pk_", rate_limit="100/1h", starting_characters=6)
+    secret = api_key(
+        config_id="secret",
+        prefix="sk_",
+        rate_limit="10/1d",
+        starting_characters=6,
+        require_name=True,
+    )
+    org = api_key(
+        config_id="org",
+        prefix="org_",
+        rate_limit="10/1d",
+        starting_characters=6,
+        default_permissions={"files": ["read"]},
+        sessions=True,
+        role_in=members.role,
+        roles={"owner": ["create", "read", "update", "delete"], "member": ["read"]},
+    )
+    return {"base_url": "http://localhost:45803", "plugins": [public, secret, org, bearer(), jwt()]}
 
 
 def _d(members: Members) -> dict[str, Any]:
     """Two headers, ten starting characters, an hour unless asked."""
-    return {
-        "base_url": "http://localhost:45804",
-        "plugins": [api_key(prefix="ss_", default_lifetime="1h"), bearer(), jwt()],
-    }
+    keys = api_key(
+        prefix="ss_",
+        rate_limit="10/1d",
+        default_lifetime="1h",
+        starting_characters=10,
+        headers=["x-one", "x-two"],
+        sessions=True,
+    )
+    return {"base_url": "http://localhost:45804", "plugins": [keys, bearer(), jwt()]}
 
 
 def _e(members: Members) -> dict[str, Any]:
@@ -61,12 +85,8 @@ def _e(members: Members) -> dict[str, Any]:
 
 def _f(members: Members) -> dict[str, Any]:
     """Three requests in two seconds."""
-    return {
-        "base_url": "http://localhost:45806",
-        "session_idle_ttl": "7d",
-        "step_up_after": "off",
-        "plugins": [api_key(rate_limit="3/2s"), bearer(), jwt()],
-    }
+    keys = api_key(rate_limit="3/2s", starting_characters=6, sessions=True)
+    return {"base_url": "http://localhost:45806", "plugins": [keys, bearer(), jwt()], **LASTING}
 
 
 SETTINGS: dict[str, Callable[[Members], dict[str, Any]]] = {

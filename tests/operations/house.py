@@ -34,6 +34,7 @@ from keybearer.domain.ports import Row, Transaction
 from keybearer.operations import outbox
 from keybearer.operations.app import App
 from keybearer.operations.declaration import Call
+from keybearer.operations.keyconfig import KeyConfig
 from keybearer.settings import load
 from keybearer.verification.cache import Cache
 from keybearer.verification.coherence import LEASE_MS, NoBus
@@ -259,6 +260,7 @@ async def open_house(database_url: str) -> AsyncIterator[House]:
         "cookie": "keybearer.session_token",
         "accounts": True,
         "catalogue": frozenset(),
+        "key_configs": (KeyConfig(),),
         "wake_mail": lambda: woken.append(clock.now()),
         "mounted_at": lambda: "/api/auth",
         "page": lambda path: f"http://127.0.0.1:8000/{path}",

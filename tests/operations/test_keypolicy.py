@@ -77,6 +77,8 @@ async def test_a_policy_says_what_create_will_take(app: App, ada: Session) -> No
         default_lifetime=90 * DAY,
         max_lifetime=365 * DAY,
         allow_no_expiry=True,
+        custom_expiry=True,
+        config_id="default",
         permissions=HELD,
         rate_limit=KeyRate(max=1000, time_window=60_000),
         max_keys=100,

@@ -17,7 +17,7 @@ from keybearer.operations.verify import VerifyBatch, VerifyKey
 from keybearer.web.exchange import convert
 
 STATUS = "one of active, disabled, expired, expiring, revoked, rotating"
-VERIFY = "key, permissions, ip, cost"
+VERIFY = "key, permissions, ip, configId, cost"
 
 
 class Odd(Input, frozen=True, kw_only=True):

@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers as StarletteHeaders
 
 from keybearer.domain.model import Refusal
-from keybearer.verification.presented import MAX_CREDENTIAL, Presented, raw, read, user_agent
+from keybearer.verification.presented import (
+    MAX_CREDENTIAL,
+    Places,
+    Presented,
+    raw,
+    read,
+    user_agent,
+)
 
 COOKIE = b"session"
 AUTH, KEY, JAR = b"authorization", b"x-api-key", b"cookie"
@@ -171,3 +178,14 @@ def test_no_more_of_a_user_agent_is_kept_than_is_shown() -> None:
     presented = read([(b"authorization", b"Bearer x"), (b"user-agent", b"a" * 60_000)], b"s")
     assert isinstance(presented, Presented)
     assert presented.user_agent == b"a" * 200
+
+
+def test_a_key_in_another_place_is_in_its_own() -> None:
+    places = Places([b"x-one", b"x-api-key"])
+    told = places.told([(b"x-one", b"kb_1"), (b"accept", b"*/*")])
+    assert list(told) == [(b"x-api-key", b"kb_1"), (b"accept", b"*/*")]
+    found = Places(getter=lambda headers: "kb_2").told([(b"accept", b"*/*")])
+    assert list(found) == [(b"accept", b"*/*"), (b"x-api-key", b"kb_2")]
+    assert list(Places(getter=lambda headers: None).told([(b"a", b"b")])) == [(b"a", b"b")]
+    assert not Places([b"x-api-key"])
+    assert places

@@ -7,6 +7,7 @@ import pytest
 from keybearer.domain.model import ANONYMOUS, RateLimit, Refusal, Session
 from keybearer.verification.cache import ENTRY_LIFE_MS
 from keybearer.verification.coherence import LEASE_MS
+from keybearer.verification.presented import Places
 from tests.verification.parts import COOKIE, Bench, bearer, header, new_key, new_service_token
 
 IP = "203.0.113.7"
@@ -30,6 +31,15 @@ async def test_a_cached_key_needs_no_coroutine() -> None:
     await bench.flush()
     assert bench.counted() == {"accepted": 4}
     assert len(bench.rows.reads) == 1
+
+
+async def test_a_key_in_another_header_is_the_same_key() -> None:
+    bench = Bench()
+    key = await warmed(bench)
+    assert bench.verifier.warm([(b"x-one", key)], IP) is ANONYMOUS
+    bench.verifier.places = Places([b"x-one"])
+    assert isinstance(bench.verifier.warm([(b"x-one", key)], IP), Session)
+    assert isinstance(await bench.verifier.verify([(b"x-one", key)], IP), Session)
 
 
 def test_nothing_and_too_much_are_answered_at_once() -> None:

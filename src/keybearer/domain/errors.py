@@ -52,6 +52,18 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
         "EXPIRES_IN_IS_TOO_SMALL": Problem(400, _BAD, "The key must live for at least one second."),
         "EXPIRES_IN_IS_TOO_LARGE": Problem(400, _BAD, "The key would live longer than is allowed."),
         "KEY_EXPIRY_REQUIRED": Problem(400, _BAD, "Keys without expiry are not allowed here."),
+        "KEY_DISABLED_EXPIRATION": Problem(
+            400, _BAD, "Nobody but the server says here when a key expires."
+        ),
+        "METADATA_DISABLED": Problem(400, _BAD, "Metadata is disabled."),
+        "NAME_REQUIRED": Problem(400, _BAD, "A key needs a name here."),
+        "NO_DEFAULT_API_KEY_CONFIGURATION_FOUND": Problem(
+            400, _BAD, "No configuration of keys is the default: name one by configId."
+        ),
+        "UNKNOWN_CONFIGURATION": Problem(400, _BAD, "configId names no configuration of keys."),
+        "ORGANIZATION_ID_REQUIRED": Problem(
+            400, _BAD, "These keys belong to organizations: name one by organizationId."
+        ),
         "INVALID_PREFIX": Problem(400, _BAD, "The prefix is not one of this server's."),
         "INVALID_NAME_LENGTH": Problem(400, _BAD, "The name must have 1 to 64 characters."),
         "INVALID_METADATA_TYPE": Problem(
@@ -94,6 +106,12 @@ PROBLEMS: Mapping[str, Problem] = MappingProxyType(
         "ADMIN_REQUIRED": Problem(403, _MAY, "Only administrators may do this."),
         "KEY_CREATION_NOT_ALLOWED": Problem(403, _MAY, "You may not create API keys here."),
         "KEY_LIMIT_REACHED": Problem(403, _MAY, "You have as many keys as you may: revoke one."),
+        "USER_NOT_MEMBER_OF_ORGANIZATION": Problem(
+            403, _MAY, "You are not a member of this organization."
+        ),
+        "INSUFFICIENT_API_KEY_PERMISSIONS": Problem(
+            403, _MAY, "Your role in the organization does not allow this with its keys."
+        ),
         "SCOPE_NOT_HELD": Problem(403, _MAY, "A key cannot have permissions its owner lacks."),
         "INSUFFICIENT_SCOPE": Problem(403, _MAY, "The credential lacks a permission for this."),
         "IP_NOT_ALLOWED": Problem(403, _MAY, "The key may not be used from this address."),

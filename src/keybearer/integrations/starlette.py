@@ -110,6 +110,7 @@ async def admit(
     """
     app = auth.parts or await started(auth)
     headers, session = scope["headers"], None
+    sent = partial(explicit, headers, app.verifier.places)
     ip, charge = client_ip(scope, app.settings), scope.get(_CHARGED) is not auth
     verdict = app.verifier.warm(headers, ip, needed, charge=charge)
     if verdict is None:
@@ -119,10 +120,10 @@ async def admit(
     if isinstance(verdict, Session):
         session = verdict
         scope[_CHARGED] = auth
-        if session.kind == "session" and scope.get("method") not in _SAFE and not explicit(headers):
+        if session.kind == "session" and scope.get("method") not in _SAFE and not sent():
             cookie = header(scope, b"cookie") is not None
             check_site(scope, app.settings, with_cookie=cookie)
-    elif isinstance(verdict, Refusal) and (explicit(headers) or not optional):
+    elif isinstance(verdict, Refusal) and (sent() or not optional):
         raise verdict.failure()
     elif not optional:
         raise Failure("UNAUTHORIZED")

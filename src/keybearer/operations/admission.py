@@ -8,7 +8,7 @@ from keybearer.domain.model import ANONYMOUS, Anonymous, Kind, Refusal, Session,
 from keybearer.domain.permissions import missing
 from keybearer.operations.app import App
 from keybearer.operations.declaration import Access, Operation
-from keybearer.verification.presented import Headers
+from keybearer.verification.presented import Headers, Places
 from keybearer.verification.verifier import NO_NEEDS
 
 _EVERY: frozenset[Kind] = frozenset({"session", "access", "key", "service"})
@@ -36,13 +36,16 @@ async def admit(
         Unavailable: a dependency is lost.
     """
     access = declared.access
-    if explicit(headers) > 1:
+    count = explicit(headers, app.verifier.places)
+    if count > 1:
         raise Failure("MULTIPLE_CREDENTIALS")
     if access is Access.PUBLIC and not declared.verdict:
         return ANONYMOUS, ANONYMOUS
-    verdict = await app.verifier.verify(
-        headers, ip, NO_NEEDS, accept=_ACCEPTED[access], charge=False
-    )
+    accepted = _ACCEPTED[access]
+    as_owner = declared.keys and any(config.sessions for config in app.key_configs)
+    if as_owner:
+        accepted |= {"key"}
+    verdict = await app.verifier.verify(headers, ip, NO_NEEDS, accept=accepted, charge=as_owner)
     if isinstance(verdict, Anonymous):
         verdict = await identified(app, headers)
     if access is Access.PUBLIC:
@@ -50,7 +53,7 @@ async def admit(
     if access is Access.KEY and isinstance(verdict, Refusal) and verdict.code in _STILL_HELD:
         verdict = await _holder(app, verdict)
     if isinstance(verdict, Refusal):
-        if access is Access.OPTIONAL and not explicit(headers):
+        if access is Access.OPTIONAL and not count:
             return ANONYMOUS, verdict  # the cookie of a session that is over
         raise verdict.failure()
     if isinstance(verdict, Anonymous):
@@ -81,8 +84,14 @@ async def identified(app: App, headers: Headers, needed: frozenset[str] = NO_NEE
     return Session(subject=owner, kind="session", id=owner, permissions=held)
 
 
-def explicit(headers: Headers) -> int:
-    """How many credentials were presented on purpose, not by a browser's cookie."""
+def explicit(headers: Headers, places: Places | None = None) -> int:
+    """How many credentials were presented on purpose, not by a browser's cookie.
+
+    Args:
+        places: where keys may stand beside `X-API-Key`.
+    """
+    if places is not None:
+        headers = places.told(headers)
     return sum(name in (b"authorization", b"x-api-key") for name, _ in headers)
 
 

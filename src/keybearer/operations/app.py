@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from keybearer.adapters.languages import Language, language
 from keybearer.adapters.passwords import Hasher
@@ -24,6 +24,9 @@ from keybearer.verification.signing import SigningKeys
 from keybearer.verification.spread import Spread
 from keybearer.verification.verifier import Verifier
 
+if TYPE_CHECKING:
+    from keybearer.operations.keyconfig import KeyConfig
+
 Identify = Callable[[Headers], Awaitable[str | None]]
 """The host app's own log-in: raw headers -> the owner's opaque id, or None."""
 
@@ -41,6 +44,7 @@ class App:
         identify: who is logged in to the host app, by its headers: the owner's id, or None.
         wake_mail: tells the mail loop that the outbox has something.
         mounted_at: below which path requests find us, as `/api/auth`.
+        key_configs: the configurations of keys, at least one.
         page: the address of a page by its path, as `en/account/api-keys`.
     """
 
@@ -64,6 +68,7 @@ class App:
     wake_mail: Callable[[], None]
     mounted_at: Callable[[], str]
     page: Callable[[str], str]
+    key_configs: tuple["KeyConfig", ...]
     _changes: "set[asyncio.Task[Any]]" = field(default_factory=set, init=False, repr=False)
     _shared: "dict[object, asyncio.Task[None]]" = field(
         default_factory=dict, init=False, repr=False

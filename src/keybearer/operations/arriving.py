@@ -15,12 +15,12 @@ from keybearer.domain.foreignpasswords import kept
 from keybearer.domain.ids import new_id
 from keybearer.domain.model import Key, User
 from keybearer.domain.records import Record
+from keybearer.operations.keyconfig import DEFAULT, MAX_NAME
 from keybearer.operations.moving import Moving
 
 T = TypeVar("T")
 
 LONGEST_NAME = 100
-_LONGEST_KEY_NAME = 64
 
 
 class Choices(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +140,7 @@ def arriving_key(
         **dict.fromkeys(Key.__struct_fields__),
         "id": id or new_id(created_at, mark[:10]),
         "owner_id": owner,
-        "config_id": "default",
+        "config_id": DEFAULT,
         "prefix": "",
         "start": "",
         "enabled": True,
@@ -152,7 +152,7 @@ def arriving_key(
         "request_count": 0,
         **fields,
     }
-    values["name"] = one_line(values["name"], _LONGEST_KEY_NAME) or None
+    values["name"] = one_line(values["name"], MAX_NAME) or None
     key = Key(**values)
     secret = ArrivingSecret(
         digest=digest,

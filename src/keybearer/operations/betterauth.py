@@ -26,12 +26,8 @@ from keybearer.domain.permissions import parse
 from keybearer.domain.records import Record
 from keybearer.operations.arriving import one_line, read_row
 from keybearer.operations.declaration import Call
-from keybearer.operations.keyrules import (
-    MAX_NAME,
-    check_metadata,
-    check_quota,
-    check_rate_limit,
-)
+from keybearer.operations.keyconfig import DEFAULT, MAX_NAME
+from keybearer.operations.keyrules import bounded_metadata, check_quota, check_rate_limit
 from keybearer.operations.logins import BROWSER
 from keybearer.operations.moving import Moving, Report
 
@@ -236,7 +232,7 @@ def _key(
     key = Key(
         id=records.identifier(record, "id"),
         owner_id=owner,
-        config_id=one_line(records.text(record, "configid"), MAX_NAME) or "default",
+        config_id=one_line(records.text(record, "configid"), MAX_NAME) or DEFAULT,
         name=one_line(records.text(record, "name"), MAX_NAME) or None,
         description=None,
         prefix=prefix,
@@ -249,7 +245,7 @@ def _key(
         revoked_at=None,
         revoked_reason=None,
         permissions=_permissions(records.json(record, "permissions")),
-        metadata=check_metadata(records.json(record, "metadata")),
+        metadata=bounded_metadata(records.json(record, "metadata")),
         ip_allow=(),
         rate_limit_enabled=limited,
         rate_limit_max=maximum,

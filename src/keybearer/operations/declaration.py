@@ -80,7 +80,10 @@ class Reply:
 
 @dataclass(slots=True)
 class Call:
-    """One call of one operation: who calls, from where, when."""
+    """One call of one operation: who calls, from where, when.
+
+    `owner` is the organization that the caller acts for, where that is so.
+    """
 
     app: "App"
     caller: Session | Anonymous
@@ -88,6 +91,7 @@ class Call:
     now: int
     reply: Reply = field(default_factory=Reply)
     verdict: Verdict = ANONYMOUS
+    owner: str | None = None
 
     @property
     def session(self) -> Session:
@@ -109,6 +113,8 @@ class Call:
     def speaks_for(self) -> str | None:
         """Whose things the caller may speak of, by the owner's id; None for anyone's."""
         session = self.session
+        if self.owner is not None:
+            return self.owner
         if session.kind == "service" or (session.kind, session.subject) == ("operator", ANYONE):
             return None
         return session.subject
@@ -142,6 +148,7 @@ class Operation(Generic[I, O]):
     description: str
     aliases: tuple[tuple[str, str], ...] = ()
     accounts: bool = False
+    keys: bool = False
     management: bool = False
     secret: bool = False
     form: bool = False
@@ -185,6 +192,7 @@ def operation(
     errors: tuple[str, ...] = (),
     aliases: tuple[tuple[str, str], ...] = (),
     accounts: bool = False,
+    keys: bool = False,
     management: bool = False,
     secret: bool = False,
     form: bool = False,
@@ -204,6 +212,8 @@ def operation(
         errors: the codes it answers beside those that every endpoint has.
         aliases: more `(method, path)` pairs that mean the same.
         accounts: exists only where keybearer keeps the users.
+        keys: also for an API key, where a configuration lets keys stand for their owners; that
+            counts as a use.
         management: answers 404 while TOKEN_MANAGEMENT is off.
         secret: the answer carries a secret (`Cache-Control: no-store`).
         form: takes `application/x-www-form-urlencoded` (RFC 7009, RFC 7662), not JSON.
@@ -236,6 +246,7 @@ def operation(
             description=description.strip(),
             aliases=aliases,
             accounts=accounts,
+            keys=keys,
             management=management,
             secret=secret,
             form=form,

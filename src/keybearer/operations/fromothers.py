@@ -28,7 +28,7 @@ from keybearer.operations.arriving import (
     rows_of,
 )
 from keybearer.operations.declaration import Call
-from keybearer.operations.keyrules import check_metadata, check_quota, check_rate_limit
+from keybearer.operations.keyrules import bounded_metadata, check_quota, check_rate_limit
 from keybearer.operations.moving import Moving, Report
 
 _KEY_ID = re.compile(r"[0-9a-f]{16}")
@@ -153,7 +153,7 @@ def _unkey(moving: Moving, choices: Choices, record: Record) -> ArrivingKey:
         start=records.text(record, "start") or prefix or "",
         enabled=records.flag(record, "enabled", otherwise=True),
         expires_at=records.instant(record, "expires"),
-        metadata=check_metadata(record.get("meta")),
+        metadata=bounded_metadata(record.get("meta")),
         remaining=remaining,
         refill_amount=amount,
         refill_interval_ms=interval,

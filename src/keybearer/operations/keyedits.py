@@ -11,6 +11,7 @@ from keybearer.domain.model import Key
 from keybearer.domain.ports import Transaction
 from keybearer.operations.app import record
 from keybearer.operations.declaration import Access, Call, Input, operation
+from keybearer.operations.keyconfig import acting, config_of_key
 from keybearer.operations.keyrules import (
     RULES,
     SERVER_ONLY,
@@ -36,11 +37,12 @@ class UpdateKey(Input, frozen=True, kw_only=True):
     """What of a key shall change; what is not given stays.
 
     `ifUpdatedAt` is the key's `updatedAt` as the caller last saw it, and `userId` whose key it
-    is; they change nothing themselves.
+    is, `configId` of which configuration; they change nothing themselves.
     """
 
     key_id: Id
     user_id: Id | UnsetType = UNSET
+    config_id: Id | None = None
     if_updated_at: str | UnsetType = UNSET
     name: str | UnsetType | None = UNSET
     description: str | UnsetType | None = UNSET
@@ -71,13 +73,17 @@ async def update_api_key(call: Call, asked: UpdateKey) -> ApiKey:
     `/api-key/create` does.
     """
     refuse_server_only(call, asked, *SERVER_ONLY)
+    call = await acting(call, asked.key_id, "update")
     if _widens(asked):
         await require_fresh(call)
     seen = (
         None if asked.if_updated_at is UNSET else read_instant(asked.if_updated_at, "ifUpdatedAt")
     )
     before = await call.app.database.read(lambda tx: own_key(call, tx, asked.key_id))
-    if asked.user_id not in (UNSET, before.owner_id):
+    if asked.user_id not in (UNSET, before.owner_id) or asked.config_id not in (
+        None,
+        before.config_id,
+    ):
         raise Failure("KEY_NOT_FOUND")
     changes = await _changes(call, asked, before)
     if not changes:
@@ -118,16 +124,19 @@ def _widens(asked: UpdateKey) -> bool:
 async def _changes(call: Call, asked: UpdateKey, key: Key) -> dict[str, object]:
     """The columns that change, with their new values; only what was asked."""
     changes: dict[str, object] = {}
+    config = config_of_key(call, key)
     if asked.name is not UNSET:
-        changes["name"] = check_name(asked.name)
+        changes["name"] = check_name(config, asked.name)
     if asked.description is not UNSET:
         changes["description"] = check_description(asked.description)
     if asked.enabled is not UNSET:
         changes["enabled"] = asked.enabled
     if asked.expires_in is not UNSET or asked.expires_at is not UNSET:
-        changes["expires_at"] = expiry(call, asked.expires_in, asked.expires_at, default=False)
+        changes["expires_at"] = expiry(
+            call, config, asked.expires_in, asked.expires_at, default=False
+        )
     if asked.metadata is not UNSET:
-        changes["metadata"] = check_metadata(asked.metadata)
+        changes["metadata"] = check_metadata(config, asked.metadata)
     if asked.permissions is not UNSET:
         held = await call.app.holds(key.owner_id, call.session.role)
         changes["permissions"] = check_permissions(call, asked.permissions, held=held)

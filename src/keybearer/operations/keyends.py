@@ -7,12 +7,13 @@ import msgspec
 
 from keybearer.adapters.sql import keys as sql
 from keybearer.adapters.sql import keysecrets
-from keybearer.domain.credentials import Secret, mint, start_of
+from keybearer.domain.credentials import Secret
 from keybearer.domain.errors import Failure
 from keybearer.domain.model import ANYONE, DELETED, Key, RequestFacts, Session
 from keybearer.domain.ports import Transaction
 from keybearer.operations.app import App, record
 from keybearer.operations.declaration import Access, Call, Empty, Input, Output, operation
+from keybearer.operations.keyconfig import acting, config_of_key
 from keybearer.operations.keyrules import Grace, grace_end
 from keybearer.operations.keywire import CreatedApiKey, Revoked, created
 from keybearer.operations.ownership import named, own_key
@@ -31,6 +32,7 @@ class RevokeKey(Input, frozen=True, kw_only=True):
     """Which key to end, and why."""
 
     key_id: Id
+    config_id: Id | None = None
     reason: Annotated[str, msgspec.Meta(max_length=200)] | None = None
 
 
@@ -55,7 +57,7 @@ class ExpiredDeleted(Output, frozen=True, kw_only=True):
 
 
 @operation("DELETE", "/api-key/revoke", access=Access.MANAGER, tag=TAG, management=True,
-           errors=("KEY_NOT_FOUND",))  # fmt: skip
+           errors=("KEY_NOT_FOUND", "INSUFFICIENT_API_KEY_PERMISSIONS"))  # fmt: skip
 async def revoke_api_key(call: Call, asked: RevokeKey) -> Revoked:
     """Ends a key for ever.
 
@@ -64,11 +66,11 @@ async def revoke_api_key(call: Call, asked: RevokeKey) -> Revoked:
     in the database, and the last process stops within seconds.
     """
     reason = None if asked.reason is None else check_text(asked.reason, "reason")
-    return await _revoke(call, asked.key_id, reason)
+    return await _end(call, asked, reason)
 
 
 @operation("POST", "/api-key/delete", access=Access.MANAGER, tag=TAG, management=True,
-           errors=("KEY_NOT_FOUND",))  # fmt: skip
+           errors=("KEY_NOT_FOUND", "INSUFFICIENT_API_KEY_PERMISSIONS"))  # fmt: skip
 async def delete_api_key(call: Call, asked: RevokeKey) -> Revoked:
     """Ends a key for ever, as `/api-key/revoke` does, and takes it out of the list.
 
@@ -76,7 +78,7 @@ async def delete_api_key(call: Call, asked: RevokeKey) -> Revoked:
     usage and activity can be looked at.
     """
     reason = DELETED if asked.reason is None else check_text(asked.reason, "reason")
-    return await _revoke(call, asked.key_id, reason)
+    return await _end(call, asked, reason)
 
 
 @operation("POST", "/api-key/revoke-self", access=Access.KEY, tag=TAG)
@@ -109,9 +111,18 @@ async def delete_all_expired_api_keys(call: Call, asked: Empty) -> ExpiredDelete
     return ExpiredDeleted(deleted=deleted)
 
 
-async def _revoke(call: Call, id: str, reason: str | None) -> Revoked:
+async def _end(call: Call, asked: RevokeKey, reason: str | None) -> Revoked:
+    call = await acting(call, asked.key_id, "delete")
+    return await _revoke(call, asked.key_id, reason, config_id=asked.config_id)
+
+
+async def _revoke(
+    call: Call, id: str, reason: str | None, *, config_id: str | None = None
+) -> Revoked:
     async def body(tx: Transaction) -> Key:
         key = await own_key(call, tx, id, lock=True)
+        if config_id not in (None, key.config_id):
+            raise Failure("KEY_NOT_FOUND")
         if await sql.revoke(tx, key.id, now=call.now, reason=reason):
             await record(
                 call, tx, "key.revoked", owner_id=key.owner_id, target_id=key.id, reason=reason
@@ -129,7 +140,7 @@ async def _revoke(call: Call, id: str, reason: str | None) -> Revoked:
 
 @operation("POST", "/api-key/rotate", access=Access.OWNER, tag=TAG, management=True, secret=True,
            errors=("KEY_NOT_FOUND", "KEY_NOT_ROTATABLE", "KEY_ALREADY_ROTATED",
-                   "SESSION_NOT_FRESH"))  # fmt: skip
+                   "SESSION_NOT_FRESH", "INSUFFICIENT_API_KEY_PERMISSIONS"))  # fmt: skip
 async def rotate_api_key(call: Call, asked: RotateKey) -> CreatedApiKey:
     """Gives a key a new secret; the old one works until the grace period ends.
 
@@ -141,6 +152,7 @@ async def rotate_api_key(call: Call, asked: RotateKey) -> CreatedApiKey:
     """
     await require_fresh(call)
     id = named(call, asked.key_id)
+    call = await acting(call, id, "update")
     if call.session.replaced:
         raise Failure("KEY_NOT_ROTATABLE", "This secret was replaced: use the new one.")
     await call.app.verifier.quota.give_back(id)
@@ -151,11 +163,11 @@ async def rotate_api_key(call: Call, asked: RotateKey) -> CreatedApiKey:
             raise Failure("KEY_NOT_ROTATABLE")
         if asked.replaces not in (None, key.start):
             raise Failure("KEY_ALREADY_ROTATED")
-        prefixes = call.app.settings.key_prefix
+        config = config_of_key(call, key)
+        prefixes = config.prefixes or ()
         # A key that was made elsewhere gets a secret of ours.
         prefix = key.prefix if key.prefix in prefixes else prefixes[0]
-        secret = mint(prefix, call.app.entropy)
-        start = start_of(secret, prefix)
+        secret, start = config.mint(call, prefix)
         await keysecrets.end(tx, key.id, until=grace_end(call.now, asked.grace_period))
         await keysecrets.end_older(tx, key.id, kept=_EARLIER_SECRETS, now=call.now)
         await keysecrets.count_anew(tx, key.id)

@@ -6,6 +6,7 @@ from keybearer.domain.model import Role
 from keybearer.domain.permissions import ceiling, to_wire
 from keybearer.domain.ports import Transaction
 from keybearer.operations.declaration import Access, Call, Empty, Output, operation
+from keybearer.operations.keyconfig import usual_config
 from keybearer.operations.keyrules import may_create
 from keybearer.settings import DAY_MS
 
@@ -39,14 +40,18 @@ class KeyPolicy(Output, frozen=True, kw_only=True):
     """What a new key may be; lifetimes are in seconds.
 
     The first of `prefixes` is the default. `permissions` is what the caller may give, and null
-    where only the server sets permissions; `rateLimit` is null where a new key has none.
+    where only the server sets permissions; `rateLimit` is null where a new key has none. With
+    `customExpiry: false` only the server says when a key ends. Of several configurations of keys
+    it is the default, or the first.
     """
 
     may_create: bool
+    config_id: str
     prefixes: list[str]
     default_lifetime: int
     max_lifetime: int
     allow_no_expiry: bool
+    custom_expiry: bool
     permissions: dict[str, list[str]] | None
     rate_limit: KeyRate | None
     max_keys: int
@@ -74,13 +79,16 @@ async def get_key_policy(call: Call, asked: Empty) -> KeyPolicy:
     question.
     """
     settings = call.app.settings
-    rate = settings.key_rate_limit
+    config = usual_config(call)
+    rate = config.rate_limit or None
     return KeyPolicy(
         may_create=may_create(call),
-        prefixes=list(settings.key_prefix),
-        default_lifetime=settings.key_default_lifetime // 1000,
-        max_lifetime=settings.key_max_lifetime // 1000,
-        allow_no_expiry=settings.key_allow_no_expiry or call.trusted,
+        config_id=config.id,
+        prefixes=list(config.prefixes or ()),
+        default_lifetime=(config.default_lifetime or 0) // 1000,
+        max_lifetime=(config.max_lifetime or 0) // 1000,
+        allow_no_expiry=bool(config.allow_no_expiry) or call.trusted,
+        custom_expiry=config.custom_expiry or call.trusted,
         permissions=await _permissions(call),
         rate_limit=None if rate is None else KeyRate(max=rate.maximum, time_window=rate.window_ms),
         max_keys=settings.max_keys_per_owner,

@@ -11,6 +11,7 @@ from keybearer.domain.model import UNTIL_FINISHED, RateLimit
 from keybearer.domain.networks import parse_allow_list
 from keybearer.domain.permissions import missing, parse
 from keybearer.operations.declaration import Call
+from keybearer.operations.keyconfig import KeyConfig
 from keybearer.operations.wire import check_text, is_admin, read_instant
 
 Permissions = dict[str, list[str]]
@@ -31,6 +32,9 @@ SERVER_ONLY = (
 RULES = (
     "SERVER_ONLY_PROPERTY",
     "INVALID_NAME_LENGTH",
+    "METADATA_DISABLED",
+    "KEY_DISABLED_EXPIRATION",
+    "INSUFFICIENT_API_KEY_PERMISSIONS",
     "INVALID_METADATA_TYPE",
     "INVALID_PERMISSIONS",
     "UNKNOWN_SCOPE",
@@ -45,7 +49,6 @@ RULES = (
 )
 """The codes of the rules below."""
 
-MAX_NAME = 64
 MAX_DESCRIPTION = 500
 MAX_METADATA_BYTES = 4_096
 MAX_METADATA_DEPTH = 5
@@ -73,12 +76,17 @@ def may_create(call: Call) -> bool:
     return creation == "admins" and is_admin(call.session)
 
 
-def check_name(name: str | None) -> str | None:
-    """A name of 1 to 64 characters, or none."""
+def check_name(config: KeyConfig, name: str | None) -> str | None:
+    """A name as long as names may be, 1 to 64 characters unless configured, or none."""
+    if name is None and config.require_name:
+        raise Failure("NAME_REQUIRED")
     if name is None:
         return None
-    if not 1 <= len(name) <= MAX_NAME or not name.strip():
-        raise Failure("INVALID_NAME_LENGTH")
+    shortest, longest = config.name_length
+    if not shortest <= len(name) <= longest or not name.strip():
+        raise Failure(
+            "INVALID_NAME_LENGTH", f"The name must have {shortest} to {longest} characters."
+        )
     return check_text(name, "name")
 
 
@@ -100,7 +108,14 @@ def check_prefix(prefix: str | None, prefixes: tuple[str, ...]) -> str:
     return prefix
 
 
-def check_metadata(metadata: object) -> dict[str, object] | None:
+def check_metadata(config: KeyConfig, metadata: object) -> dict[str, object] | None:
+    """The same as `bounded_metadata`, where keys have any."""
+    if metadata is not None and not config.metadata:
+        raise Failure("METADATA_DISABLED")
+    return bounded_metadata(metadata)
+
+
+def bounded_metadata(metadata: object) -> dict[str, object] | None:
     """A JSON object of at most 4 KB and five levels, or none."""
     if metadata is None:
         return None
@@ -195,6 +210,7 @@ def check_quota(
 
 def expiry(
     call: Call,
+    config: KeyConfig,
     expires_in: int | UnsetType | None,
     expires_at: str | UnsetType | None,
     *,
@@ -205,27 +221,29 @@ def expiry(
     Args:
         default: whether the default lifetime applies where nothing is asked.
     """
-    settings = call.app.settings
     if expires_in is not UNSET and expires_at is not UNSET:
         raise Failure("VALIDATION_ERROR", "Give expiresIn or expiresAt, not both.")
     if expires_in is UNSET and expires_at is UNSET and default:
-        return call.now + settings.key_default_lifetime
+        return call.now + (config.default_lifetime or 0)
+    if not config.custom_expiry and not call.trusted:
+        raise Failure("KEY_DISABLED_EXPIRATION")
     if isinstance(expires_at, str):
         ends = read_instant(expires_at, "expiresAt")
     elif isinstance(expires_in, int):
         if expires_in > MAX_AMOUNT // 1000:
             raise Failure("EXPIRES_IN_IS_TOO_LARGE")
         ends = call.now + expires_in * 1000
-    elif settings.key_allow_no_expiry or call.trusted:
+    elif config.allow_no_expiry or call.trusted:
         return None
     else:
         raise Failure("KEY_EXPIRY_REQUIRED")
-    if ends < call.now + 1000:
+    if ends < call.now + config.min_lifetime:
         raise Failure("EXPIRES_IN_IS_TOO_SMALL")
-    if ends > call.now + settings.key_max_lifetime:
+    longest = config.max_lifetime or 0
+    if ends > call.now + longest:
         raise Failure(
             "EXPIRES_IN_IS_TOO_LARGE",
-            f"The key may live {settings.key_max_lifetime // 86_400_000} days at most.",
+            f"The key may live {longest // 86_400_000} days at most.",
         )
     return ends
 

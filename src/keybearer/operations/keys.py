@@ -8,7 +8,7 @@ from msgspec import UNSET, UnsetType
 from keybearer.adapters.sql import accounts, audit, keylists
 from keybearer.adapters.sql import keys as sql
 from keybearer.domain import reminders
-from keybearer.domain.credentials import Secret, mint, start_of
+from keybearer.domain.credentials import Secret
 from keybearer.domain.durations import MAX_DURATION
 from keybearer.domain.errors import Failure
 from keybearer.domain.model import Key, Role, Session
@@ -16,6 +16,7 @@ from keybearer.domain.permissions import parse_needs
 from keybearer.domain.ports import Transaction
 from keybearer.operations.app import record
 from keybearer.operations.declaration import Access, Call, Input, operation
+from keybearer.operations.keyconfig import acting, as_member, config_of
 from keybearer.operations.keyrules import (
     RULES,
     SERVER_ONLY,
@@ -45,9 +46,13 @@ class CreateKey(Input, frozen=True, kw_only=True):
     """What a new key shall be.
 
     `expiresIn` is in seconds; null means never, and nothing at all means the default lifetime.
+    `configId` names one of several configurations, and `organizationId` the organization that
+    shall own the key, where its configuration says that organizations do.
     The fields from `userId` on are the server's alone: a service token or the app itself.
     """
 
+    config_id: Id | None = None
+    organization_id: Id | None = None
     name: str | None = None
     description: str | None = None
     expires_in: int | UnsetType | None = UNSET
@@ -77,7 +82,8 @@ class ListKeys(Input, frozen=True, kw_only=True):
     seconds leaves keys that end by then, `unusedFor` so many seconds those that exist as long and
     were not used since, and both only keys that are neither revoked nor expired. `permission`
     leaves those that were given it, as `files:read`. What was deleted is listed where `status`
-    asks for it.
+    asks for it. `configId` leaves the keys of one configuration, and `organizationId` asks for
+    those of an organization in place of the caller's.
     """
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 100
@@ -99,12 +105,15 @@ class ListKeys(Input, frozen=True, kw_only=True):
     unused_for: Seconds | UnsetType = UNSET
     permission: Annotated[str, msgspec.Meta(max_length=129)] = ""
     user_id: Id | UnsetType = UNSET
+    config_id: Id | None = None
+    organization_id: Id | None = None
 
 
 class GetKey(Input, frozen=True, kw_only=True):
-    """Which key; a key that asks about itself needs no id."""
+    """Which key; a key that asks about itself needs no id, and an id no `configId`."""
 
     id: Id | None = None
+    config_id: Id | None = None
 
 
 @operation(
@@ -112,8 +121,10 @@ class GetKey(Input, frozen=True, kw_only=True):
     "/api-key/create",
     access=Access.MANAGER,
     tag=TAG,
-    errors=(*RULES, "INVALID_PREFIX", "KEY_CREATION_NOT_ALLOWED", "KEY_LIMIT_REACHED",
-            "USER_NOT_FOUND", "IDEMPOTENCY_KEY_REUSED", "SESSION_NOT_FRESH"),
+    errors=(*RULES, "NAME_REQUIRED", "NO_DEFAULT_API_KEY_CONFIGURATION_FOUND",
+            "UNKNOWN_CONFIGURATION", "ORGANIZATION_ID_REQUIRED",
+            "USER_NOT_MEMBER_OF_ORGANIZATION", "INVALID_PREFIX", "KEY_CREATION_NOT_ALLOWED",
+            "KEY_LIMIT_REACHED", "USER_NOT_FOUND", "IDEMPOTENCY_KEY_REUSED", "SESSION_NOT_FRESH"),
     management=True,
     secret=True,
 )  # fmt: skip
@@ -129,11 +140,17 @@ async def create_api_key(call: Call, asked: CreateKey) -> CreatedApiKey:
     if not may_create(call):
         raise Failure("KEY_CREATION_NOT_ALLOWED")
     await require_fresh(call)
-    owner_id, role = await _owner(call, asked.user_id)
-    settings = call.app.settings
-    limit = settings.key_rate_limit
-    prefix = check_prefix(asked.prefix, settings.key_prefix)
-    secret = mint(prefix, call.app.entropy)
+    config = config_of(call, asked.config_id)
+    if config.role is None:
+        owner_id, role = await _owner(call, asked.user_id)
+    else:
+        if asked.organization_id is None:
+            raise Failure("ORGANIZATION_ID_REQUIRED")
+        call = await as_member(call, asked.organization_id, "create", config)
+        owner_id, role = asked.organization_id, call.session.role
+    limit = config.rate_limit or None
+    prefix = check_prefix(asked.prefix, config.prefixes or ())
+    secret, start = config.mint(call, prefix)
     rate = check_rate_limit(
         enabled=chosen(asked.rate_limit_enabled, limit is not None),
         maximum=chosen(asked.rate_limit_max, limit.maximum if limit else None),
@@ -144,15 +161,19 @@ async def create_api_key(call: Call, asked: CreateKey) -> CreatedApiKey:
         refill_amount=chosen(asked.refill_amount, None),
         refill_interval_ms=chosen(asked.refill_interval, None),
     )
-    expires_at = expiry(call, asked.expires_in, asked.expires_at, default=True)
+    held = await call.app.holds(owner_id, role)
+    permissions = check_permissions(call, asked.permissions, held=held)
+    if asked.permissions is UNSET:
+        permissions = await config.permissions_for(owner_id)
+    expires_at = expiry(call, config, asked.expires_in, asked.expires_at, default=True)
     key = Key(
         id=call.app.new_id(call.now),
         owner_id=owner_id,
-        config_id="default",
-        name=check_name(asked.name),
+        config_id=config.id,
+        name=check_name(config, asked.name),
         description=check_description(asked.description),
         prefix=prefix,
-        start=start_of(secret, prefix),
+        start=start,
         enabled=True,
         created_at=call.now,
         updated_at=call.now,
@@ -160,10 +181,8 @@ async def create_api_key(call: Call, asked: CreateKey) -> CreatedApiKey:
         expires_at=expires_at,
         revoked_at=None,
         revoked_reason=None,
-        permissions=check_permissions(
-            call, asked.permissions, held=await call.app.holds(owner_id, role)
-        ),
-        metadata=check_metadata(asked.metadata),
+        permissions=permissions,
+        metadata=check_metadata(config, asked.metadata),
         ip_allow=check_allow_list(asked.ip_allow),
         rate_limit_enabled=rate is not None,
         rate_limit_max=rate.maximum if rate else None,
@@ -223,11 +242,14 @@ async def _add(
 
 
 @operation("GET", "/api-key/list", access=Access.MANAGER, tag=TAG, management=True,
-           errors=("SERVER_ONLY_PROPERTY",))  # fmt: skip
+           errors=("SERVER_ONLY_PROPERTY", "USER_NOT_MEMBER_OF_ORGANIZATION",
+                   "INSUFFICIENT_API_KEY_PERMISSIONS"))  # fmt: skip
 async def list_api_keys(call: Call, asked: ListKeys) -> ApiKeyPage:
     """Lists the caller's keys, a page at a time; expired and revoked ones too."""
     refuse_server_only(call, asked, "user_id")
     await call.app.verifier.usage.flush(call.now)
+    if asked.organization_id is not None:
+        call = await as_member(call, asked.organization_id, "read")
     owner_id = call.speaks_for
     if asked.user_id is not UNSET:
         owner_id = _named_owner(call, asked.user_id)
@@ -243,6 +265,7 @@ async def list_api_keys(call: Call, asked: ListKeys) -> ApiKeyPage:
         return await keylists.page(
             tx,
             owner_id=owner_id,
+            config_id=asked.config_id,
             now=call.now,
             statuses=asked.status,
             search=asked.search,
@@ -265,16 +288,19 @@ async def list_api_keys(call: Call, asked: ListKeys) -> ApiKeyPage:
 
 
 @operation("GET", "/api-key/get", access=Access.OWNER, tag=TAG, management=True,
-           errors=("KEY_NOT_FOUND",))  # fmt: skip
+           errors=("KEY_NOT_FOUND", "INSUFFICIENT_API_KEY_PERMISSIONS"))  # fmt: skip
 async def get_api_key(call: Call, asked: GetKey) -> ApiKey:
     """Shows one key, never its secret.
 
     With an API key as credential it shows that key.
     """
     id = named(call, asked.id)
+    call = await acting(call, id, "read")
     await call.app.verifier.usage.flush(call.now)
     await call.app.verifier.quota.give_back(id)
     key = await call.app.database.read(lambda tx: own_key(call, tx, id))
+    if asked.config_id not in (None, key.config_id):
+        raise Failure("KEY_NOT_FOUND")
     return key_record(key, call.now)
 
 

@@ -22,7 +22,7 @@ from keybearer.domain.model import Count, User
 from keybearer.domain.networks import parse_allow_list
 from keybearer.operations import lines
 from keybearer.operations.declaration import Call
-from keybearer.operations.keyrules import check_metadata
+from keybearer.operations.keyrules import bounded_metadata
 from keybearer.operations.lines import (
     AnyLine,
     EventLine,
@@ -171,7 +171,7 @@ async def _arrive_key(moving: Moving, line: KeyLine, *, owned: bool) -> None:
         records.identifier({"id": line.id}, "id")
         key = lines.key_of(line)
         parse_allow_list(line.ip_allow)
-        check_metadata(line.metadata)
+        bounded_metadata(line.metadata)
         # A key whose prefix is none of ours has not our form: it is found as one of elsewhere.
         form: Scheme | None = (
             None if key.prefix in moving.call.app.settings.key_prefix else "sha256"

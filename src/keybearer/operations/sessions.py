@@ -4,16 +4,18 @@ from typing import Annotated
 
 import msgspec
 
-from keybearer.adapters.sql import accounts
+from keybearer.adapters.sql import accounts, keys
 from keybearer.adapters.sql import sessions as sql
 from keybearer.domain.credentials import Secret
+from keybearer.domain.errors import Failure
 from keybearer.domain.instants import iso
-from keybearer.domain.model import LoginSession, Session, User
+from keybearer.domain.model import Key, LoginSession, Session, User
 from keybearer.domain.ports import Transaction
 from keybearer.operations import links
 from keybearer.operations.authentication import authenticate_password
 from keybearer.operations.declaration import Access, Call, Empty, Input, Output, operation
 from keybearer.operations.issuing import session_jwt
+from keybearer.operations.keyconfig import config_of_key
 from keybearer.operations.logins import (
     BROWSER,
     end_all_logins,
@@ -164,14 +166,17 @@ async def sign_out(call: Call, asked: SignOut) -> Success:
     return Success()
 
 
-@operation("GET", "/get-session", access=Access.OPTIONAL, accounts=True, tag=TAG)
+@operation("GET", "/get-session", access=Access.OPTIONAL, accounts=True, tag=TAG, keys=True)
 async def get_session(call: Call, asked: AskSession) -> SessionAndUser | None:
     """Shows the caller's login and user; null when nobody is logged in.
 
     To the session itself, by cookie or as Bearer, the header `set-auth-jwt` gives an access
-    token, as `GET /token` does.
+    token, as `GET /token` does. Where a configuration of keys says so, one of its keys shows its
+    owner, too: it can do no more than before, and that it was asked counts as a use.
     """
     caller = call.caller
+    if isinstance(caller, Session) and caller.kind == "key":
+        return await _of_key(call, caller)
     if not isinstance(caller, Session) or caller.session_id is None:
         return None
     session_id = caller.session_id
@@ -186,6 +191,35 @@ async def get_session(call: Call, asked: AskSession) -> SessionAndUser | None:
     if call.app.jwt and caller.kind == "session":
         call.reply.jwt = await session_jwt(call, caller, session_id)
     return SessionAndUser(session=_record(login, session_id), user=user_record(user))
+
+
+async def _of_key(call: Call, caller: Session) -> SessionAndUser:
+    """What a key that stands for its owner shows.
+
+    Raises:
+        Failure: SESSION_REQUIRED, where its configuration does not say so, or no user owns it.
+    """
+
+    async def body(tx: Transaction) -> tuple[Key | None, User | None]:
+        key = await keys.by_id(tx, caller.id, now=call.now)
+        return key, await accounts.user_by_id(tx, caller.subject)
+
+    key, user = await call.app.database.read(body)
+    if key is None or user is None or not config_of_key(call, key).sessions:
+        raise Failure("SESSION_REQUIRED")
+    ends_at = key.expires_at or call.now + call.app.settings.session_ttl
+    record = SessionRecord(
+        expires_at=iso(ends_at),
+        token=key.id,
+        created_at=iso(call.now),
+        updated_at=iso(call.now),
+        ip_address=call.facts.ip or "",
+        user_agent=call.facts.user_agent or "",
+        user_id=user.id,
+        id=key.id,
+        current=True,
+    )
+    return SessionAndUser(session=record, user=user_record(user))
 
 
 @operation("GET", "/list-sessions", access=Access.SESSION, accounts=True, tag=TAG)

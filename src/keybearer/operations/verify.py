@@ -23,11 +23,15 @@ _KEYS: frozenset[Kind] = frozenset({"key"})
 
 
 class VerifyKey(Input, frozen=True, kw_only=True):
-    """A key to check, what it shall be allowed, from which address, and what that costs."""
+    """A key to check, what it shall be allowed, from which address, and what that costs.
+
+    With `configId` a key of another configuration is none.
+    """
 
     key: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_CREDENTIAL)]
     permissions: dict[str, list[str]] | None = None
     ip: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    config_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
     cost: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 1
 
 
@@ -109,6 +113,8 @@ async def check(app: App, asked: VerifyKey) -> Verified | Refusal:
     if asked.ip is not None and canonical_address(asked.ip) is None:
         raise Failure("VALIDATION_ERROR", "ip must be an IPv4 or IPv6 address.")
     presented = Presented(asked.key.encode("utf-8", "surrogatepass"), "header", None)
+    if asked.config_id is not None and not await _is_of(app, presented, asked):
+        return Refusal(code="INVALID_API_KEY")
     return await app.verifier.check(presented, asked.ip, needed, accept=_KEYS, charge=asked.cost)
 
 
@@ -117,6 +123,15 @@ async def told(app: App, asked: VerifyKey, verified: Verified | Refusal) -> Veri
     if isinstance(verified, Refusal):
         return Verification(valid=False, error=_error(verified, asked.cost), key=None)
     return Verification(valid=True, error=None, key=await _record(app, verified))
+
+
+async def _is_of(app: App, presented: Presented, asked: VerifyKey) -> bool:
+    """Whether the key is one of the configuration; what is none at all is told by the check."""
+    looked = await app.verifier.check(presented, asked.ip, accept=_KEYS, charge=0)
+    if isinstance(looked, Refusal):
+        return True
+    record = looked.grant.record
+    return record is not None and record.config_id == asked.config_id
 
 
 async def _record(app: App, verified: Verified) -> ApiKey | None:

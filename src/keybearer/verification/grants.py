@@ -1,6 +1,6 @@
 """What the database says of a credential, as a grant."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import lru_cache
 
 from msgspec.structs import replace
@@ -34,6 +34,7 @@ class StoredGrants:
         must_verify: whether unverified users' credentials are refused.
         hashes: service tokens that the settings list.
         access: reads an access token.
+        of_organizations: configurations whose keys belong to organizations of the host app.
         slow: checks keys that a slow hash decides.
         pepper: of keyshield, where keys of it were imported.
     """
@@ -51,8 +52,10 @@ class StoredGrants:
         hashes: Sequence[str],
         access: Callable[[bytes], Awaitable[Grant | Refusal]],
         slow: SlowHashes,
+        of_organizations: Iterable[str] = (),
         pepper: str = "",
     ) -> None:
+        self._of_organizations = frozenset(of_organizations)
         self._database = database
         self._clock = clock
         self._ring = ring
@@ -122,7 +125,7 @@ class StoredGrants:
                 usable_until=row.usable_until,
                 enabled=key.enabled,
                 revoked_at=key.revoked_at,
-                owner_state=self._state_of(row),
+                owner_state=self._state_of(key, row),
                 allow=compile_allow_list(key.ip_allow) if key.ip_allow else None,
             ),
             secret_digest=None if key.rotating_until is None else digests[0],
@@ -190,8 +193,8 @@ class StoredGrants:
         """The grant of an access token."""
         return await self._access(token)
 
-    def _state_of(self, row: Row) -> OwnerState:
-        if not self._accounts:
+    def _state_of(self, key: Key, row: Row) -> OwnerState:
+        if not self._accounts or key.config_id in self._of_organizations:
             return "active"
         if row.user_id is None:
             return "gone"

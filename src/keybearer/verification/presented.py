@@ -8,9 +8,10 @@ Credentials are exact bytes: nothing is trimmed, decoded, folded or split. Nothi
 the query or the body.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
+from keybearer.domain.errors import Misuse
 from keybearer.domain.model import Refusal
 
 Via = Literal["bearer", "header", "cookie"]
@@ -19,6 +20,40 @@ Headers = Iterable[tuple[bytes, bytes]]
 MAX_CREDENTIAL = 8_192
 MAX_AGENT = 200
 """Of a user agent: what is kept of it, in memory too."""
+
+
+Getter = Callable[[Headers], str | None]
+"""The host app's own way to find an API key in a request: raw headers -> the key, or None."""
+
+
+class Places:
+    """Where an API key may stand beside `X-API-Key`.
+
+    Args:
+        names: of more headers, in lower case.
+        getter: finds it in a way of its own.
+    """
+
+    def __init__(self, names: Iterable[bytes] = (), getter: Getter | None = None) -> None:
+        self._names = frozenset(names) - {b"x-api-key"}
+        self._getter = getter
+
+    def __bool__(self) -> bool:
+        return bool(self._names) or self._getter is not None
+
+    def told(self, headers: Headers) -> Headers:
+        """The same headers, with every key in `X-API-Key`.
+
+        Raises:
+            Misuse: the getter gave what is no text.
+        """
+        pairs = [(b"x-api-key" if name in self._names else name, value) for name, value in headers]
+        found: object = None if self._getter is None else self._getter(pairs)
+        if found is None:
+            return pairs
+        if not isinstance(found, str):
+            raise Misuse("getter= must give a key or None")
+        return [*pairs, (b"x-api-key", found.encode("utf-8", "surrogatepass"))]
 
 
 class Presented:

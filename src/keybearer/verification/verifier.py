@@ -12,6 +12,7 @@ A broken dependency is an exception (`Unavailable`, 503), never a verdict.
 
 import asyncio
 import os
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Protocol
 from urllib.parse import unquote_to_bytes
@@ -35,7 +36,7 @@ from keybearer.verification.cache import Cache, Entry, fresh_until
 from keybearer.verification.foreign import Schemes
 from keybearer.verification.lease import AnyLease
 from keybearer.verification.limiter import Limiter
-from keybearer.verification.presented import Headers, Presented, read
+from keybearer.verification.presented import Headers, Places, Presented, read
 from keybearer.verification.quota import Left, Quota
 from keybearer.verification.shared import SharedLimiter
 from keybearer.verification.usage import ACCEPTED, SecretTally, Usage, Uses
@@ -113,6 +114,8 @@ class Verifier:
         shared: the limits of all processes; without, this one counts alone.
         schemes: which keys made elsewhere there are; without, none.
         tracer: told of each check that is not answered from memory.
+        readable: whether a text with one of the prefixes can be a key at all.
+        places: where keys may stand beside `X-API-Key`.
 
     Attributes:
         misses: checks of credentials that are ours, and that the cache had no answer to.
@@ -134,8 +137,11 @@ class Verifier:
         shared: SharedLimiter | None = None,
         schemes: Schemes | None = None,
         tracer: Tracer = NO_TRACER,
+        readable: Callable[[bytes], bool] | None = None,
+        places: Places | None = None,
     ) -> None:
         self.misses = 0
+        self.places = places or None  # one that has nothing costs nothing
         self.cache = cache
         self.lease = lease
         self.limiter = limiter
@@ -152,6 +158,7 @@ class Verifier:
         self._cookie = cookie.encode()
         self._tracer = tracer
         self._prefixes = tuple(prefix.encode() for prefix in prefixes)
+        self._readable = readable or (lambda credential: well_formed(credential, self._prefixes))
         self._flights: dict[bytes, tuple[int, asyncio.Task[Entry | Refusal | None]]] = {}
 
     async def verify(
@@ -175,6 +182,8 @@ class Verifier:
         Raises:
             Unavailable: a dependency is lost.
         """
+        if self.places is not None:
+            headers = self.places.told(headers)
         presented = read(headers, self._cookie)
         if not isinstance(presented, Presented):
             return presented or ANONYMOUS
@@ -201,6 +210,8 @@ class Verifier:
         quota at hand where it has one, and without a limit that other processes count too.
         Arguments as `verify`.
         """
+        if self.places is not None:
+            headers = self.places.told(headers)
         presented = read(headers, self._cookie)
         if presented is None:
             return ANONYMOUS
@@ -442,7 +453,7 @@ class Verifier:
     def _kind(self, credential: bytes) -> Kind | None:
         """What a credential looks like; None where it is nothing that we made."""
         if credential.startswith(self._prefixes):
-            return "key" if well_formed(credential, self._prefixes) else None
+            return "key" if self._readable(credential) else None
         if credential.startswith(SERVICE_PREFIX.encode()):
             return "service" if well_formed(credential, [SERVICE_PREFIX.encode()]) else None
         if credential.startswith(REFRESH_PREFIX.encode()):

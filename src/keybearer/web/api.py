@@ -129,7 +129,7 @@ class Endpoint:
         declared, app, headers = self.operation, self._app, scope["headers"]
         if scope["method"] in _SAFE:
             return await admit(app, declared, headers, told.ip)
-        if not explicit(headers):
+        if not explicit(headers, app.verifier.places):
             cookie = header(scope, b"cookie") is not None
             check_site(scope, app.settings, with_cookie=cookie)
             return await admit(app, declared, headers, told.ip)

@@ -55,21 +55,23 @@ def ahead(auth: "Auth", base: str) -> dict[str, ASGIApp]:
     told: dict[str, ASGIApp]
     told = {"ok": Live(auth, OK), "health/live": Live(auth), "health/ready": Ready(auth)}
     for path, health in told.items():
-        found[f"{base}/{path}"] = across_origins(Reading(health, settings), settings)
+        found[f"{base}/{path}"] = across_origins(Reading(health, settings), auth)
     if settings.smtp_url is None and auth.accounts:
         found[OUTBOX] = Outbox(auth, base=base)
     return found
 
 
-def across_origins(app: ASGIApp, settings: Settings) -> ASGIApp:
+def across_origins(app: ASGIApp, auth: "Auth") -> ASGIApp:
     """An app that pages of TRUSTED_ORIGINS may call, with cookies."""
+    settings = auth.settings
+    more = [name.decode() for plugin in auth.plugins for name in plugin.headers]
     if not settings.trusted_origins:
         return app
     return CORSMiddleware(
         app,
         allow_origins=settings.trusted_origins,
         allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["authorization", "content-type", "idempotency-key", "x-api-key"],
+        allow_headers=["authorization", "content-type", "idempotency-key", "x-api-key", *more],
         allow_credentials=True,
         expose_headers=[
             *("set-auth-token", "set-auth-jwt", "x-request-id"),

@@ -109,7 +109,7 @@ class Mount:
             listed = routes(self._auth.operations, app, self._base)
             listed += extra_routes(self._auth, app, self._base)
             self._ours = Router(listed, redirect_slashes=False, default=self._nothing_here)
-            self._ours = across_origins(self._ours, settings)
+            self._ours = across_origins(self._ours, self._auth)
         await self._ours(scope, receive, send)
 
     async def _nothing_here(self, scope: Scope, _receive: Receive, send: Send) -> None:

@@ -110,6 +110,8 @@ def read(message: Message, length: bytes) -> VerifyKey | None:
     strings = 2
     if asked.ip is not None:
         strings += 2
+    if asked.config_id is not None:
+        strings += 2
     if asked.cost != 1:
         strings += 1
     if asked.permissions is not None:

@@ -56,6 +56,7 @@ async def page(
     *,
     owner_id: str | None,
     now: int,
+    config_id: str | None = None,
     statuses: Iterable[Status] = (),
     search: str = "",
     expires_before: int | None = None,
@@ -77,6 +78,8 @@ async def page(
     where: list[ColumnElement[bool]] = []
     if owner_id is not None:
         where.append(_of(owner_id))
+    if config_id is not None:
+        where.append(api_keys.c.config_id == config_id)
     wanted = [_has_status(status, now) for status in statuses]
     if wanted:
         where.append(or_(*wanted))

@@ -43,7 +43,8 @@ async def make(visit: Visit) -> Answer:
     fields = visit.fields
     form = Form(fields, several={"permission": visit.several("permission")})
     policy = await visit.ask(get_key_policy, Empty())
-    name, expires = fields.get("name", "").strip(), expiry(fields, visit.now)
+    name = fields.get("name", "").strip()
+    expires = expiry(fields, visit.now) if policy.custom_expiry else {}
     # Both are told at once, if both are wrong.
     if not name:
         form.refuse(visit, Failure("INVALID_NAME_LENGTH"))
@@ -56,6 +57,7 @@ async def make(visit: Visit) -> Answer:
         asked = checked(
             CreateKey,
             {
+                "config_id": policy.config_id,
                 "name": name,
                 "description": fields.get("description", "").strip() or None,
                 **expires,

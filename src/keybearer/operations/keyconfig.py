@@ -1,0 +1,206 @@
+"""The configurations of an app's keys: what each lets a key be, and whose it is.
+
+An app has one, `default`, or several, each with an id: `configId` says which is meant. What a
+configuration leaves open is as the settings have it.
+"""
+
+import dataclasses
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from keybearer.adapters.sql import keys as sql
+from keybearer.domain.credentials import Secret, mint, start_of, well_formed
+from keybearer.domain.errors import Failure, Misuse
+from keybearer.domain.model import Key, RateLimit
+from keybearer.domain.permissions import stated
+from keybearer.operations.declaration import Call
+from keybearer.settings import Settings
+
+DEFAULT = "default"
+MAX_NAME = 64
+SHORTEST, LONGEST = 32, 512
+"""Of a key that the app makes itself."""
+
+Action = Literal["create", "read", "update", "delete"]
+DefaultPermissions = Iterable[str] | Mapping[str, Sequence[str]]
+Roles = Mapping[str, Sequence[Action]]
+RoleOf = Callable[[str, str], Awaitable[str | None]]
+"""The host's answer to who is what: (organization id, user id) -> a role, several with commas
+between, or None for somebody who is no member."""
+
+
+class KeyConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """One configuration; None where the settings decide.
+
+    Attributes:
+        prefixes: that its keys may have; the first is the default.
+        min_lifetime, max_lifetime, default_lifetime: milliseconds.
+        custom_expiry: whether who makes a key says when it ends.
+        name_length: characters, at the least and at the most.
+        metadata: whether keys have any.
+        starting_characters: how many of a key are kept to be shown, its prefix among them; None
+            for the prefix and four.
+        default_permissions: what a key gets for which none are asked, or who says it: owner's id
+            -> permissions.
+        generator: makes a key of its prefix, instead of us.
+        validator: whether a text that has a prefix of this configuration can be a key of it.
+        sessions: whether a key shows its owner at `get-session`.
+        role: who is a member of the organizations that own these keys; None: users own them.
+        roles: what members may do with them.
+    """
+
+    id: str = DEFAULT
+    prefixes: tuple[str, ...] | None = None
+    rate_limit: RateLimit | UnsetType | None = UNSET
+    min_lifetime: int = 1_000
+    max_lifetime: int | None = None
+    default_lifetime: int | None = None
+    allow_no_expiry: bool | None = None
+    custom_expiry: bool = True
+    name_length: tuple[int, int] = (1, MAX_NAME)
+    require_name: bool = False
+    metadata: bool = True
+    starting_characters: int | None = None
+    default_permissions: (
+        DefaultPermissions | Callable[[str], Awaitable[DefaultPermissions | None]] | None
+    ) = None
+    generator: Callable[[str], str] | None = None
+    validator: Callable[[str], bool] | None = None
+    sessions: bool = False
+    role: RoleOf | None = None
+    roles: Roles = msgspec.field(default_factory=dict)
+
+    def within(self, settings: Settings) -> "KeyConfig":
+        """The same, with what the settings have where it leaves something open."""
+        rate = settings.key_rate_limit if self.rate_limit is UNSET else self.rate_limit
+        never = self.allow_no_expiry
+        return msgspec.structs.replace(
+            self,
+            prefixes=self.prefixes or settings.key_prefix,
+            rate_limit=rate,
+            max_lifetime=self.max_lifetime or settings.key_max_lifetime,
+            default_lifetime=self.default_lifetime or settings.key_default_lifetime,
+            allow_no_expiry=settings.key_allow_no_expiry if never is None else never,
+        )
+
+    def mint(self, call: Call, prefix: str) -> tuple[Secret, str]:
+        """A new key, and what of it is shown.
+
+        Raises:
+            Misuse: the app's own generator made none.
+        """
+        if self.generator is None:
+            secret = mint(prefix, call.app.entropy)
+        else:
+            secret = Secret(_checked(self.generator(prefix), prefix))
+        if self.starting_characters is None:
+            return secret, start_of(secret, prefix)
+        return secret, secret.reveal()[: self.starting_characters]
+
+    def reads(self, credential: bytes) -> bool:
+        """Whether a text can be a key of this configuration; no look-up is made for another."""
+        prefixes = [prefix.encode() for prefix in self.prefixes or ()]
+        if self.generator is None and not well_formed(credential, prefixes):
+            return False
+        if not credential.startswith(tuple(prefixes)):
+            return False
+        return self.validator is None or self.validator(credential.decode("latin-1"))
+
+    async def permissions_for(self, owner_id: str) -> frozenset[str] | None:
+        """What a key gets for which none are asked."""
+        given = self.default_permissions
+        if callable(given):
+            given = await given(owner_id)
+        return None if given is None else stated(given, "default_permissions=")
+
+
+def _checked(key: str, prefix: str) -> str:
+    fits = key.isascii() and key.isprintable() and " " not in key
+    if not fits or not key.startswith(prefix) or not SHORTEST <= len(key) <= LONGEST:
+        raise Misuse(
+            f"generator= must give {SHORTEST} to {LONGEST} characters that begin with the prefix"
+        )
+    return key
+
+
+# --- which one is meant ---------------------------------------------------------------------
+
+
+def config_of(call: Call, id: str | None) -> KeyConfig:
+    """The configuration that a request names, or the default.
+
+    Raises:
+        Failure: UNKNOWN_CONFIGURATION, NO_DEFAULT_API_KEY_CONFIGURATION_FOUND.
+    """
+    for config in call.app.key_configs:
+        if config.id == (id or DEFAULT):
+            return config.within(call.app.settings)
+    if id in (None, DEFAULT):
+        raise Failure("NO_DEFAULT_API_KEY_CONFIGURATION_FOUND")
+    raise Failure("UNKNOWN_CONFIGURATION")
+
+
+def usual_config(call: Call) -> KeyConfig:
+    """The default configuration; the first, where none is."""
+    configs = call.app.key_configs
+    found = next((config for config in configs if config.id == DEFAULT), configs[0])
+    return found.within(call.app.settings)
+
+
+def config_of_key(call: Call, key: Key) -> KeyConfig:
+    """The configuration that a key was made by; the first, where that one is gone."""
+    configs = call.app.key_configs
+    found = next((config for config in configs if config.id == key.config_id), configs[0])
+    return found.within(call.app.settings)
+
+
+# --- organizations --------------------------------------------------------------------------
+
+
+async def as_member(
+    call: Call, organization_id: str, action: Action, config: KeyConfig | None = None
+) -> Call:
+    """The same call, made for an organization by one of its members; by the app for anyone.
+
+    Args:
+        config: whose keys it is about; the first that belongs to organizations unless given.
+
+    Raises:
+        Failure: USER_NOT_MEMBER_OF_ORGANIZATION, INSUFFICIENT_API_KEY_PERMISSIONS.
+    """
+    if call.trusted:
+        return dataclasses.replace(call, owner=organization_id)
+    if config is None:
+        owned = (each for each in call.app.key_configs if each.role is not None)
+        config = next(owned, KeyConfig())
+    role = None if config.role is None else await config.role(organization_id, call.session.subject)
+    if role is None:
+        raise Failure("USER_NOT_MEMBER_OF_ORGANIZATION")
+    if not any(action in config.roles.get(each.strip(), ()) for each in role.split(",")):
+        raise Failure("INSUFFICIENT_API_KEY_PERMISSIONS")
+    return dataclasses.replace(call, owner=organization_id)
+
+
+async def acting(call: Call, key_id: str, action: Action) -> Call:
+    """The same call, made for the owner of a key where that is an organization of the caller's.
+
+    To somebody who is no member such a key is as one that does not exist.
+
+    Raises:
+        Failure: INSUFFICIENT_API_KEY_PERMISSIONS.
+    """
+    owned = {config.id: config for config in call.app.key_configs if config.role is not None}
+    if not owned or call.session.kind not in ("session", "access"):
+        return call
+    key = await call.app.database.read(lambda tx: sql.by_id(tx, key_id, now=call.now))
+    if key is None or key.config_id not in owned:
+        return call
+    try:
+        return await as_member(call, key.owner_id, action, owned[key.config_id])
+    except Failure as failure:
+        if failure.code == "USER_NOT_MEMBER_OF_ORGANIZATION":
+            return call
+        raise

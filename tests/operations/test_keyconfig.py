@@ -1,0 +1,502 @@
+"""Each option of `api_key()` shows its effect over HTTP."""
+
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from keybearer import Auth, Misuse, api_key, bearer, jwt
+from keybearer.adapters.passwords import Cost, Hasher
+from keybearer.inputs import CreateKey, GetKey, ListKeys
+from keybearer.plugins import Plugin
+from keybearer.web.mount import no_app
+from tests.pages.surfer import Surfer
+from tests.people import PASSWORD, SECRET, StandingClock, log_in, person
+
+DAY = 86_400
+ADA, BOB = "ada@example.com", "bob@example.com"
+
+
+class Town:
+    """A served Auth, two people, and a service."""
+
+    def __init__(self, auth: Auth, client: httpx2.AsyncClient, clock: StandingClock) -> None:
+        self.auth = auth
+        self.client = client
+        self.clock = clock
+        self.ada: dict[str, str] = {}
+        self.bob: dict[str, str] = {}
+        self.service: dict[str, str] = {}
+        self.ids: dict[str, str] = {}
+
+    async def post(self, path: str, who: dict[str, str], **asked: Any) -> httpx2.Response:
+        return await self.client.post(f"/api/auth{path}", json=asked, headers=who)
+
+    async def get(self, path: str, who: dict[str, str], **query: Any) -> httpx2.Response:
+        return await self.client.get(f"/api/auth{path}", params=query, headers=who)
+
+    async def made(self, who: dict[str, str] | None = None, **asked: Any) -> dict[str, Any]:
+        answer = await self.post("/api-key/create", who or self.ada, **asked)
+        assert answer.status_code == 200, answer.text
+        record: dict[str, Any] = answer.json()
+        return record
+
+    async def refused(self, **asked: Any) -> str:
+        return code(await self.post("/api-key/create", self.ada, **asked))
+
+    async def verified(self, key: str, **asked: Any) -> Any:
+        return (await self.post("/api-key/verify", self.service, key=key, **asked)).json()
+
+
+def code(answer: httpx2.Response) -> str:
+    """The code of a refusal, with its status before it."""
+    return f"{answer.status_code} {answer.json().get('code')}"
+
+
+Open = Callable[..., AbstractAsyncContextManager[Town]]
+
+
+@pytest.fixture
+def town(sqlite_template: Path, tmp_path: Path) -> Open:
+    """A town with these plugins, on SQLite unless a URL is given."""
+
+    @asynccontextmanager
+    async def opened(*plugins: Plugin, url: str = "", **settings: Any) -> AsyncIterator[Town]:
+        if not url:
+            file = tmp_path / "town.db"
+            shutil.copy(sqlite_template, file)
+            url = f"sqlite:///{file}"
+        clock = StandingClock()
+        auth = Auth(
+            url, plugins=[*plugins, bearer(), jwt()], secret=SECRET, token_management=True,
+            clock=clock, **settings,
+        )  # fmt: skip
+        await auth.start()
+        app = await auth.running()
+        app.hasher.close()
+        object.__setattr__(app, "hasher", Hasher(threads=1, cost=Cost(memory_kib=64, passes=1)))
+        transport = httpx2.ASGITransport(app=auth.mount(no_app), client=("127.0.0.1", 50000))
+        base = "http://127.0.0.1:8000"
+        async with httpx2.AsyncClient(transport=transport, base_url=base) as client:
+            found = Town(auth, client, clock)
+            for email in (ADA, BOB):
+                found.ids[email] = (await person(app, email)).id
+            found.ada, found.bob = await log_in(client, ADA), await log_in(client, BOB)
+            _, token = await auth.api.service_tokens.create("app")
+            found.service = {"authorization": f"Bearer {token.reveal()}"}
+            yield found
+        await auth.stop()
+
+    return opened
+
+
+async def test_the_least_and_the_longest_life(town: Open) -> None:
+    async with town(api_key(min_lifetime="1d", max_lifetime="30d", default_lifetime="7d")) as at:
+        assert await at.refused(expiresIn=DAY - 1) == "400 EXPIRES_IN_IS_TOO_SMALL"
+        assert await at.refused(expiresIn=31 * DAY) == "400 EXPIRES_IN_IS_TOO_LARGE"
+        assert (await at.made(expiresIn=DAY))["expiresAt"] == "2026-11-19T11:06:40.000Z"
+        assert (await at.made())["expiresAt"] == "2026-11-25T11:06:40.000Z"
+
+
+async def test_a_life_that_the_server_alone_sets(town: Open) -> None:
+    async with town(api_key(custom_expiry=False)) as at:
+        made = await at.made()
+        assert await at.refused(expiresIn=DAY) == "400 KEY_DISABLED_EXPIRATION"
+        assert await at.refused(expiresIn=None) == "400 KEY_DISABLED_EXPIRATION"
+        update = await at.post("/api-key/update", at.ada, keyId=made["id"], expiresIn=DAY)
+        assert code(update) == "400 KEY_DISABLED_EXPIRATION"
+        server = await at.made(at.service, userId=at.ids[ADA], expiresIn=DAY)
+        assert server["expiresAt"] == "2026-11-19T11:06:40.000Z"
+
+
+async def test_a_page_asks_for_no_end_where_nobody_may_say_it(town: Open) -> None:
+    async with town(api_key(config_id="web", prefix="web_", custom_expiry=False)) as at:
+        answer = await at.client.post(
+            "/api/auth/sign-in/email", json={"email": ADA, "password": PASSWORD}
+        )
+        assert answer.status_code == 200
+        surfer = Surfer(at.client)
+        await surfer.open("/en/account/api-keys/new")
+        assert "Expiration" not in surfer.seen.text
+        await surfer.send("/new", name="ci")
+        [key] = (await at.get("/api-key/list", at.ada)).json()["apiKeys"]
+        assert (key["configId"], key["expiresAt"]) == ("web", "2027-02-16T11:06:40.000Z")
+        await surfer.open(f"/en/account/api-keys/{key['id']}")
+        assert "Change the expiration" not in surfer.seen.text
+
+
+async def test_names_have_a_length_and_may_be_needed(town: Open) -> None:
+    async with town(api_key(name_length=(3, 5), require_name=True)) as at:
+        assert await at.refused() == "400 NAME_REQUIRED"
+        for name in ("ab", "abcdef"):
+            answer = await at.post("/api-key/create", at.ada, name=name)
+            assert code(answer) == "400 INVALID_NAME_LENGTH"
+            assert answer.json()["message"] == "The name must have 3 to 5 characters."
+        made = await at.made(name="abc")
+        update = await at.post("/api-key/update", at.ada, keyId=made["id"], name=None)
+        assert code(update) == "400 NAME_REQUIRED"
+
+
+async def test_metadata_can_be_switched_off(town: Open) -> None:
+    async with town(api_key(metadata=False)) as at:
+        assert await at.refused(metadata={"a": 1}) == "400 METADATA_DISABLED"
+        made = await at.made(metadata=None)
+        update = await at.post("/api-key/update", at.ada, keyId=made["id"], metadata={"a": 1})
+        assert code(update) == "400 METADATA_DISABLED"
+
+
+async def test_more_or_fewer_characters_stay_visible(town: Open) -> None:
+    async with town(api_key(prefix="acme_", starting_characters=10)) as at:
+        made = await at.made()
+        assert made["start"] == made["key"][:10]
+        rotated = (await at.post("/api-key/rotate", at.ada, keyId=made["id"])).json()
+        assert rotated["start"] == rotated["key"][:10] != made["start"]
+
+
+async def test_a_limit_of_its_own(town: Open) -> None:
+    async with town(api_key(rate_limit="2/1m")) as at:
+        key = (await at.made())["key"]
+        answers = [await at.verified(key) for _ in range(3)]
+        assert [answer["valid"] for answer in answers] == [True, True, False]
+        assert answers[2]["error"]["code"] == "RATE_LIMITED"
+
+
+async def test_permissions_that_nobody_asked_for(town: Open) -> None:
+    async with town(api_key(default_permissions={"files": ["read"]})) as at:
+        made = await at.made()
+        assert made["permissions"] == {"files": ["read"]}
+        assert (await at.verified(made["key"], permissions={"files": ["read"]}))["valid"]
+        refused = await at.verified(made["key"], permissions={"files": ["write"]})
+        assert refused["error"]["code"] == "INSUFFICIENT_SCOPE"
+        server = await at.made(at.service, userId=at.ids[ADA], permissions=None)
+        assert server["permissions"] is None
+
+
+async def test_permissions_that_depend_on_the_owner(town: Open) -> None:
+    asked: list[str] = []
+
+    async def by_owner(owner: str) -> list[str] | None:
+        asked.append(owner)
+        return ["files:read"] if len(asked) == 1 else None
+
+    async with town(api_key(default_permissions=by_owner)) as at:
+        assert (await at.made())["permissions"] == {"files": ["read"]}
+        assert (await at.made(at.bob))["permissions"] is None
+        assert asked == [at.ids[ADA], at.ids[BOB]]
+
+
+async def test_keys_stand_in_more_headers(town: Open) -> None:
+    plugin = api_key(headers=["X-One", "x-two", "x-api-key"])
+    async with town(plugin, trusted_origins="https://app.example.com") as at:
+        made = await at.made()
+        for name in ("x-one", "X-Two", "x-api-key"):
+            shown = await at.get("/api-key/get", {name: made["key"]})
+            assert shown.json()["id"] == made["id"], name
+            assert await at.auth.api.get_session({name: made["key"]}) is not None
+            assert code(await at.get("/api-key/get", {name: "kb_wrong"})) == "401 INVALID_API_KEY"
+        both = {"x-one": made["key"], "x-two": made["key"]}
+        assert code(await at.get("/api-key/get", both)) == "400 MULTIPLE_CREDENTIALS"
+        rotated = await at.post("/api-key/rotate", {"x-one": made["key"]})
+        assert rotated.status_code == 200
+        asked = await at.client.options(
+            "/api/auth/api-key/get",
+            headers={
+                "origin": "https://app.example.com",
+                "access-control-request-method": "GET",
+                "access-control-request-headers": "x-one",
+            },
+        )
+        assert asked.status_code == 200
+
+
+async def test_a_getter_finds_keys_in_a_way_of_its_own(town: Open) -> None:
+    def of_basic(headers: Any) -> Any:
+        found = dict(headers).get(b"x-basic")
+        return None if found is None else found.decode().removeprefix("user:") or 7
+
+    async with town(api_key(getter=of_basic)) as at:
+        made = await at.made()
+        shown = await at.get("/api-key/get", {"x-basic": f"user:{made['key']}"})
+        assert shown.json()["id"] == made["id"]
+        assert code(await at.get("/api-key/get", {"x-basic": "wrong"})) == "401 INVALID_API_KEY"
+        assert code(await at.get("/api-key/get", {})) == "401 UNAUTHORIZED"
+        twice = {"x-basic": f"user:{made['key']}", "x-api-key": made["key"]}
+        assert code(await at.get("/api-key/get", twice)) == "400 MULTIPLE_CREDENTIALS"
+        assert code(await at.get("/api-key/get", {"x-basic": "user:"})) == "500 INTERNAL_ERROR"
+
+
+async def test_keys_of_a_generator(town: Open) -> None:
+    made_by_app = iter(f"acme_{n:040d}" for n in range(9))
+    plugin = api_key(prefix="acme_", generator=lambda prefix: next(made_by_app))
+    async with town(plugin) as at:
+        made = await at.made()
+        assert (made["key"], made["start"]) == (f"acme_{0:040d}", "acme_0000")
+        assert (await at.verified(made["key"]))["valid"]
+        assert (await at.verified(f"acme_{7:040d}"))["error"]["code"] == "INVALID_API_KEY"
+        assert (await at.verified("kb_x"))["error"]["code"] == "INVALID_API_KEY"
+        rotated = (await at.post("/api-key/rotate", at.ada, keyId=made["id"])).json()
+        assert (await at.verified(rotated["key"]))["valid"]
+
+
+async def test_keys_of_a_generator_beside_ours(town: Open) -> None:
+    plugins = (
+        api_key(config_id="app", prefix="acme_", generator=lambda prefix: f"{prefix}{'x' * 40}"),
+        api_key(),
+    )
+    async with town(*plugins) as at:
+        assert (await at.verified((await at.made())["key"]))["valid"]
+        assert (await at.verified((await at.made(configId="app"))["key"]))["valid"]
+        assert (await at.get("/api-key/policy", at.ada)).json()["configId"] == "default"
+
+
+@pytest.mark.parametrize("key", ["acme_short", f"other_{1:040d}", f"acme_ {1:040d}", "acme_é" * 9])
+async def test_a_generator_that_makes_no_key_makes_none(town: Open, key: str) -> None:
+    async with town(api_key(prefix="acme_", generator=lambda prefix: key)) as at:
+        assert await at.refused() == "500 INTERNAL_ERROR"
+        assert (await at.get("/api-key/list", at.ada)).json()["total"] == 0
+
+
+async def test_a_validator_is_asked_before_anything_is_looked_up(town: Open) -> None:
+    asked: list[str] = []
+
+    def valid(key: str) -> bool:
+        asked.append(key)
+        return len(asked) > 1
+
+    async with town(api_key(validator=valid)) as at:
+        key = (await at.made())["key"]
+        assert (await at.verified(key))["error"]["code"] == "INVALID_API_KEY"
+        assert (await at.verified(key))["valid"]
+        assert asked == [key, key]
+        await at.verified("kb_no-key-at-all")
+        assert len(asked) == 2
+
+
+async def test_a_key_may_show_whose_it_is(town: Open) -> None:
+    async with town(api_key(sessions=True, rate_limit="2/1m")) as at:
+        made = await at.made()
+        held = {"x-api-key": made["key"]}
+        shown = (await at.get("/get-session", held)).json()
+        assert shown["user"]["id"] == shown["session"]["userId"] == at.ids[ADA]
+        assert (shown["session"]["id"], shown["session"]["token"]) == (made["id"], made["id"])
+        assert shown["session"]["expiresAt"] == made["expiresAt"]
+        for path in ("/api-key/list", "/list-sessions", "/token"):
+            assert code(await at.get(path, held)) == "403 SESSION_REQUIRED"
+        assert code(await at.post("/api-key/create", held)) == "403 SESSION_REQUIRED"
+        assert (await at.get("/get-session", held)).status_code == 200
+        assert code(await at.get("/get-session", held)) == "429 RATE_LIMITED"
+        never = await at.made(expiresIn=None)
+        shown = (await at.get("/get-session", {"x-api-key": never["key"]})).json()
+        assert shown["session"]["expiresAt"] == "2026-11-25T11:06:40.000Z"
+        assert (await at.get("/get-session", {})).json() is None
+
+
+async def test_a_key_shows_nobody_unless_that_is_asked(town: Open) -> None:
+    async with town(api_key()) as at:
+        held = {"x-api-key": (await at.made())["key"]}
+        assert code(await at.get("/get-session", held)) == "403 SESSION_REQUIRED"
+
+
+# --- several configurations -----------------------------------------------------------------
+
+
+PUBLIC: dict[str, Any] = {
+    "config_id": "public",
+    "prefix": "pk_",
+    "rate_limit": "5/1m",
+    "max_lifetime": "30d",
+    "default_lifetime": "1d",
+    "allow_no_expiry": False,
+}
+
+
+async def test_each_configuration_has_its_own_rules(town: Open, ready_url: str) -> None:
+    plugins = (api_key(sessions=True), api_key(**PUBLIC))
+    async with town(*plugins, url=ready_url) as at:
+        usual = await at.made(name="usual")
+        public = await at.made(name="public", configId="public")
+        assert (usual["configId"], public["configId"]) == ("default", "public")
+        assert public["key"].startswith("pk_")
+        assert (usual["rateLimitMax"], public["rateLimitMax"]) == (1000, 5)
+        assert public["expiresAt"] == "2026-11-19T11:06:40.000Z"
+        assert await at.refused(configId="public", expiresIn=None) == "400 KEY_EXPIRY_REQUIRED"
+        assert await at.refused(configId="public", prefix="kb_") == "400 INVALID_PREFIX"
+        assert await at.refused(configId="other") == "400 UNKNOWN_CONFIGURATION"
+
+        async def listed(**query: str) -> list[str]:
+            page = (await at.get("/api-key/list", at.ada, sortBy="name", **query)).json()
+            return [key["name"] for key in page["apiKeys"]]
+
+        assert await listed() == ["public", "usual"]
+        assert await listed(configId="public") == ["public"]
+        assert await listed(configId="other") == []
+
+        held = {"x-api-key": public["key"]}
+        assert code(await at.get("/get-session", held)) == "403 SESSION_REQUIRED"
+        assert (await at.get("/get-session", {"x-api-key": usual["key"]})).status_code == 200
+        policy = (await at.get("/api-key/policy", at.ada)).json()
+        assert policy["prefixes"] == ["kb_"]
+
+
+async def test_a_key_is_of_its_configuration(town: Open) -> None:
+    async with town(api_key(), api_key(**PUBLIC)) as at:
+        public = await at.made(configId="public")
+        id, key = public["id"], public["key"]
+        assert (await at.get("/api-key/get", at.ada, id=id)).json()["id"] == id
+        assert (await at.get("/api-key/get", at.ada, id=id, configId="public")).status_code == 200
+        wrong = await at.get("/api-key/get", at.ada, id=id, configId="default")
+        assert code(wrong) == "404 KEY_NOT_FOUND"
+        for path in ("/api-key/update", "/api-key/delete"):
+            answer = await at.post(path, at.ada, keyId=id, configId="default")
+            assert code(answer) == "404 KEY_NOT_FOUND"
+        renamed = await at.post("/api-key/update", at.ada, keyId=id, configId="public", name="x")
+        assert renamed.json()["name"] == "x"
+
+        assert (await at.verified(key, configId="public"))["valid"]
+        elsewhere = await at.verified(key, configId="default")
+        assert elsewhere["error"]["code"] == "INVALID_API_KEY"
+        assert (await at.verified("pk_x", configId="public"))["error"]["code"] == "INVALID_API_KEY"
+        assert (await at.verified(key))["key"]["requestCount"] == 2
+        ended = await at.post("/api-key/delete", at.ada, keyId=id, configId="public")
+        assert ended.json()["success"] is True
+
+
+async def test_without_a_default_a_configuration_must_be_named(town: Open) -> None:
+    async with town(api_key(**PUBLIC), api_key(config_id="secret", prefix="sk_")) as at:
+        assert await at.refused() == "400 NO_DEFAULT_API_KEY_CONFIGURATION_FOUND"
+        assert (await at.made(configId="secret"))["prefix"] == "sk_"
+
+
+async def test_a_key_outlives_its_configuration(town: Open, tmp_path: Path) -> None:
+    async with town(api_key(), api_key(**PUBLIC)) as at:
+        made = await at.made(configId="public")
+    auth = Auth(
+        f"sqlite:///{tmp_path / 'town.db'}", secret=SECRET, clock=StandingClock(),
+        plugins=[api_key(prefix=["kb_", "pk_"], sessions=True)],
+    )  # fmt: skip
+    async with auth.lifespan():
+        held = {"x-api-key": made["key"]}
+        assert await auth.api.get_session(held) is not None
+        shown = await auth.api.get_session_and_user(headers=held)
+        assert shown is not None
+        assert shown.session.id == made["id"]
+
+
+def test_a_configuration_stands_once() -> None:
+    with pytest.raises(Misuse, match="each once"):
+        Auth(plugins=[api_key(**PUBLIC), api_key(**PUBLIC)])
+    with pytest.raises(Misuse, match="key_prefix"):
+        api_key(config_id="public", prefix="No Prefix")
+    with pytest.raises(Misuse, match="key_max_lifetime"):
+        api_key(min_lifetime="soon")
+
+
+# --- keys of organizations ------------------------------------------------------------------
+
+
+async def roles(organization: str, user: str) -> str | None:
+    """What the host app says."""
+    return ROLES.get((organization, user))
+
+
+ROLES: dict[tuple[str, str], str] = {}
+OURS: dict[str, Any] = {"configId": "org", "organizationId": "acme"}
+
+
+def of_organizations(**options: Any) -> Plugin:
+    return api_key(
+        config_id="org", prefix="org_", role_in=roles, sessions=True,
+        roles={"owner": ["create", "read", "update", "delete"], "member": ["read"],
+               "keeper": ["create", "update"]}, **options,
+    )  # fmt: skip
+
+
+async def test_an_organization_owns_keys(town: Open, ready_url: str) -> None:
+    async with town(api_key(), of_organizations(), url=ready_url) as at:
+        ROLES.clear()
+        ROLES["acme", at.ids[ADA]] = "owner"
+        own = await at.made(name="my own")
+        assert await at.refused(configId="org") == "400 ORGANIZATION_ID_REQUIRED"
+        made = await at.made(name="ours", **OURS)
+        assert (made["referenceId"], made["configId"]) == ("acme", "org")
+        assert (await at.verified(made["key"]))["valid"]
+        mine = (await at.get("/api-key/list", at.ada)).json()
+        ours = (await at.get("/api-key/list", at.ada, organizationId="acme")).json()
+        assert [key["id"] for key in mine["apiKeys"]] == [own["id"]]
+        assert [key["id"] for key in ours["apiKeys"]] == [made["id"]]
+        held = {"x-api-key": made["key"]}
+        assert code(await at.get("/get-session", held)) == "403 SESSION_REQUIRED"
+        rotated = (await at.post("/api-key/rotate", at.ada, keyId=made["id"])).json()
+        assert (await at.verified(rotated["key"]))["valid"]
+        renamed = await at.post("/api-key/update", at.ada, keyId=made["id"], name="all")
+        assert renamed.json()["name"] == "all"
+        ended = await at.post("/api-key/delete", at.ada, keyId=made["id"])
+        assert ended.json()["success"] is True
+        assert not (await at.verified(rotated["key"]))["valid"]
+        trail = (await at.get("/audit", at.ada)).json()["events"]
+        assert "key.revoked" not in [event["event"] for event in trail]
+
+
+async def test_who_is_no_member_sees_nothing_of_them(town: Open) -> None:
+    async with town(api_key(), of_organizations()) as at:
+        ROLES.clear()
+        ROLES["acme", at.ids[ADA]] = "owner"
+        made = await at.made(**OURS)
+        none = "403 USER_NOT_MEMBER_OF_ORGANIZATION"
+        assert code(await at.post("/api-key/create", at.bob, **OURS)) == none
+        assert code(await at.get("/api-key/list", at.bob, organizationId="acme")) == none
+        gone = "404 KEY_NOT_FOUND"
+        assert code(await at.get("/api-key/get", at.bob, id=made["id"])) == gone
+        assert code(await at.post("/api-key/delete", at.bob, keyId=made["id"])) == gone
+        assert code(await at.get("/api-key/get", at.bob, id="nobody's")) == gone
+        theirs = await at.made(name="bob's", who=at.bob)
+        assert code(await at.get("/api-key/get", at.ada, id=theirs["id"])) == gone
+
+
+@pytest.mark.parametrize(
+    ("role", "may"),
+    [("member", {"read"}), ("keeper", {"create", "update"}), ("guest", set()),
+     ("member, keeper", {"create", "read", "update"})],
+)  # fmt: skip
+async def test_a_role_says_what_a_member_may(town: Open, role: str, may: set[str]) -> None:
+    async with town(api_key(), of_organizations()) as at:
+        ROLES.clear()
+        ROLES["acme", at.ids[ADA]] = "owner"
+        ROLES["acme", at.ids[BOB]] = role
+        id = (await at.made(**OURS))["id"]
+        answers = {
+            "create": await at.post("/api-key/create", at.bob, **OURS),
+            "read": await at.get("/api-key/get", at.bob, id=id),
+            "update": await at.post("/api-key/update", at.bob, keyId=id, name="x"),
+            "delete": await at.post("/api-key/delete", at.bob, keyId=id),
+        }
+        for action, answer in answers.items():
+            if action in may:
+                assert answer.status_code == 200, action
+            else:
+                assert code(answer) == "403 INSUFFICIENT_API_KEY_PERMISSIONS", action
+        listed = await at.get("/api-key/list", at.bob, organizationId="acme")
+        assert (listed.status_code == 200) is ("read" in may)
+
+
+async def test_the_app_itself_makes_keys_of_organizations(town: Open) -> None:
+    async with town(api_key(), of_organizations()) as at:
+        ROLES.clear()
+        made = await at.made(at.service, configId="org", organizationId="acme")
+        assert made["referenceId"] == "acme"
+        api = at.auth.api
+        own = await api.create_api_key(CreateKey(config_id="org", organization_id="acme"))
+        shown = await api.get_api_key(GetKey(id=own.id))
+        assert shown.reference_id == "acme"
+        page = await api.list_api_keys(ListKeys(organization_id="acme"))
+        assert page.total == 2
+
+
+async def test_without_organizations_nobody_is_a_member(town: Open) -> None:
+    async with town(api_key()) as at:
+        answer = await at.get("/api-key/list", at.ada, organizationId="acme")
+        assert code(answer) == "403 USER_NOT_MEMBER_OF_ORGANIZATION"
