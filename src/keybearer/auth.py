@@ -296,7 +296,6 @@ class Auth:
             must_verify=settings.require_email_verification,
             hashes=settings.service_tokens,
             access=access.grant,
-            of_organizations=[config.id for config in configs if config.role is not None],
             slow=SlowHashes(self._slow_hashes.check),
             pepper=settings.keyshield_pepper or "",
         )

@@ -441,6 +441,41 @@ async def test_an_organization_owns_keys(town: Open, ready_url: str) -> None:
         assert "key.revoked" not in [event["event"] for event in trail]
 
 
+async def test_a_user_of_the_same_id_is_not_the_organization(town: Open) -> None:
+    async with town(api_key(), of_organizations()) as at:
+        ROLES.clear()
+        id = at.ids[BOB]  # an id that is both, as where each table counts from 1
+        ROLES[id, at.ids[ADA]] = "owner"
+        ours = await at.made(configId="org", organizationId=id)
+        assert ours["referenceId"] == id
+        theirs = await at.made(at.bob)
+        gone = "404 KEY_NOT_FOUND"
+        assert code(await at.get("/api-key/get", at.bob, id=ours["id"])) == gone
+        assert code(await at.post("/api-key/delete", at.bob, keyId=ours["id"])) == gone
+        assert code(await at.get("/api-key/get", at.ada, id=theirs["id"])) == gone
+        page = (await at.get("/api-key/list", at.ada, organizationId=id)).json()
+        assert [key["id"] for key in page["apiKeys"]] == [ours["id"]]
+        page = (await at.get("/api-key/list", at.bob)).json()
+        assert [key["id"] for key in page["apiKeys"]] == [theirs["id"]]
+        session = await at.auth.api.get_session({"x-api-key": ours["key"]})
+        assert session is not None
+        assert session.subject == f"organization:{id}"
+
+
+async def test_members_must_be_such_of_every_configuration_they_list(town: Open) -> None:
+    async def nobody(organization: str, user: str) -> str | None:
+        return None
+
+    other = api_key(config_id="other", prefix="oth_", role_in=nobody)
+    async with town(of_organizations(), other) as at:
+        ROLES.clear()
+        ROLES["acme", at.ids[ADA]] = "member"
+        none = "403 USER_NOT_MEMBER_OF_ORGANIZATION"
+        assert code(await at.get("/api-key/list", at.ada, organizationId="acme")) == none
+        one = await at.get("/api-key/list", at.ada, organizationId="acme", configId="org")
+        assert one.json()["total"] == 0
+
+
 async def test_who_is_no_member_sees_nothing_of_them(town: Open) -> None:
     async with town(api_key(), of_organizations()) as at:
         ROLES.clear()

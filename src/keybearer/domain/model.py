@@ -241,6 +241,9 @@ class LoginSession(msgspec.Struct, frozen=True, kw_only=True):
         return min(self.expires_at, self.last_seen_at + self.idle_ms)
 
 
+ORGANIZATION = "organization:"
+"""What the owner of an organization's key begins with: no user of the same id passes for it."""
+
 DELETED = "deleted"
 """The reason of a key whose owner asked for its deletion: lists show it where they are asked to."""
 

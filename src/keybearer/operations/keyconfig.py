@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType
 from keybearer.adapters.sql import keys as sql
 from keybearer.domain.credentials import Secret, mint, start_of, well_formed
 from keybearer.domain.errors import Failure, Misuse
-from keybearer.domain.model import Key, RateLimit
+from keybearer.domain.model import ORGANIZATION, Key, RateLimit
 from keybearer.domain.permissions import stated
 from keybearer.operations.declaration import Call
 from keybearer.settings import Settings
@@ -161,27 +161,31 @@ def config_of_key(call: Call, key: Key) -> KeyConfig:
 
 
 async def as_member(
-    call: Call, organization_id: str, action: Action, config: KeyConfig | None = None
+    call: Call, organization_id: str, action: Action, config_id: str | None = None
 ) -> Call:
     """The same call, made for an organization by one of its members; by the app for anyone.
 
     Args:
-        config: whose keys it is about; the first that belongs to organizations unless given.
+        config_id: the configuration of the keys; each that belongs to organizations unless given.
 
     Raises:
         Failure: USER_NOT_MEMBER_OF_ORGANIZATION, INSUFFICIENT_API_KEY_PERMISSIONS.
     """
-    if call.trusted:
-        return dataclasses.replace(call, owner=organization_id)
-    if config is None:
-        owned = (each for each in call.app.key_configs if each.role is not None)
-        config = next(owned, KeyConfig())
-    role = None if config.role is None else await config.role(organization_id, call.session.subject)
-    if role is None:
-        raise Failure("USER_NOT_MEMBER_OF_ORGANIZATION")
-    if not any(action in config.roles.get(each.strip(), ()) for each in role.split(",")):
-        raise Failure("INSUFFICIENT_API_KEY_PERMISSIONS")
-    return dataclasses.replace(call, owner=organization_id)
+    if not call.trusted:
+        rules = [
+            (config.role, config.roles)
+            for config in call.app.key_configs
+            if config.role is not None and config_id in (None, config.id)
+        ]
+        if not rules:
+            raise Failure("USER_NOT_MEMBER_OF_ORGANIZATION")
+        for role_in, roles in rules:
+            role = await role_in(organization_id, call.session.subject)
+            if role is None:
+                raise Failure("USER_NOT_MEMBER_OF_ORGANIZATION")
+            if not any(action in roles.get(each.strip(), ()) for each in role.split(",")):
+                raise Failure("INSUFFICIENT_API_KEY_PERMISSIONS")
+    return dataclasses.replace(call, owner=ORGANIZATION + organization_id)
 
 
 async def acting(call: Call, key_id: str, action: Action) -> Call:
@@ -192,14 +196,15 @@ async def acting(call: Call, key_id: str, action: Action) -> Call:
     Raises:
         Failure: INSUFFICIENT_API_KEY_PERMISSIONS.
     """
-    owned = {config.id: config for config in call.app.key_configs if config.role is not None}
+    owned = {config.id for config in call.app.key_configs if config.role is not None}
     if not owned or call.session.kind not in ("session", "access"):
         return call
     key = await call.app.database.read(lambda tx: sql.by_id(tx, key_id, now=call.now))
     if key is None or key.config_id not in owned:
         return call
     try:
-        return await as_member(call, key.owner_id, action, owned[key.config_id])
+        organization_id = key.owner_id.removeprefix(ORGANIZATION)
+        return await as_member(call, organization_id, action, key.config_id)
     except Failure as failure:
         if failure.code == "USER_NOT_MEMBER_OF_ORGANIZATION":
             return call

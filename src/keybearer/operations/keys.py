@@ -11,7 +11,7 @@ from keybearer.domain import reminders
 from keybearer.domain.credentials import Secret
 from keybearer.domain.durations import MAX_DURATION
 from keybearer.domain.errors import Failure
-from keybearer.domain.model import Key, Role, Session
+from keybearer.domain.model import ORGANIZATION, Key, Role, Session
 from keybearer.domain.permissions import parse_needs
 from keybearer.domain.ports import Transaction
 from keybearer.operations.app import record
@@ -146,8 +146,8 @@ async def create_api_key(call: Call, asked: CreateKey) -> CreatedApiKey:
     else:
         if asked.organization_id is None:
             raise Failure("ORGANIZATION_ID_REQUIRED")
-        call = await as_member(call, asked.organization_id, "create", config)
-        owner_id, role = asked.organization_id, call.session.role
+        call = await as_member(call, asked.organization_id, "create", config.id)
+        owner_id, role = f"{ORGANIZATION}{asked.organization_id}", call.session.role
     limit = config.rate_limit or None
     prefix = check_prefix(asked.prefix, config.prefixes or ())
     secret, start = config.mint(call, prefix)
@@ -249,7 +249,7 @@ async def list_api_keys(call: Call, asked: ListKeys) -> ApiKeyPage:
     refuse_server_only(call, asked, "user_id")
     await call.app.verifier.usage.flush(call.now)
     if asked.organization_id is not None:
-        call = await as_member(call, asked.organization_id, "read")
+        call = await as_member(call, asked.organization_id, "read", asked.config_id)
     owner_id = call.speaks_for
     if asked.user_id is not UNSET:
         owner_id = _named_owner(call, asked.user_id)

@@ -5,7 +5,7 @@ import msgspec
 from keybearer.domain.credentials import Secret
 from keybearer.domain.instants import iso
 from keybearer.domain.limits import refill
-from keybearer.domain.model import Key, Status
+from keybearer.domain.model import ORGANIZATION, Key, Status
 from keybearer.domain.permissions import to_wire
 from keybearer.operations.declaration import Output
 from keybearer.operations.wire import Timestamp, instant
@@ -109,7 +109,7 @@ def key_record(key: Key, now: int) -> ApiKey:
         metadata=key.metadata,
         ip_allow=list(key.ip_allow),
         config_id=key.config_id,
-        reference_id=key.owner_id,
+        reference_id=key.owner_id.removeprefix(ORGANIZATION),
     )
 
 

@@ -1,6 +1,6 @@
 """What the database says of a credential, as a grant."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 
 from msgspec.structs import replace
@@ -9,6 +9,7 @@ from keybearer.adapters.sql import accounts, keys, keysecrets, service_tokens, s
 from keybearer.domain.credentials import PepperRing, service_token_hash
 from keybearer.domain.foreign import Scheme, hashed_part, names
 from keybearer.domain.model import (
+    ORGANIZATION,
     Grant,
     Key,
     OwnerState,
@@ -34,7 +35,6 @@ class StoredGrants:
         must_verify: whether unverified users' credentials are refused.
         hashes: service tokens that the settings list.
         access: reads an access token.
-        of_organizations: configurations whose keys belong to organizations of the host app.
         slow: checks keys that a slow hash decides.
         pepper: of keyshield, where keys of it were imported.
     """
@@ -52,10 +52,8 @@ class StoredGrants:
         hashes: Sequence[str],
         access: Callable[[bytes], Awaitable[Grant | Refusal]],
         slow: SlowHashes,
-        of_organizations: Iterable[str] = (),
         pepper: str = "",
     ) -> None:
-        self._of_organizations = frozenset(of_organizations)
         self._database = database
         self._clock = clock
         self._ring = ring
@@ -194,7 +192,7 @@ class StoredGrants:
         return await self._access(token)
 
     def _state_of(self, key: Key, row: Row) -> OwnerState:
-        if not self._accounts or key.config_id in self._of_organizations:
+        if not self._accounts or key.owner_id.startswith(ORGANIZATION):
             return "active"
         if row.user_id is None:
             return "gone"
