@@ -241,9 +241,11 @@ async def test_a066_counts_and_policy_are_ones_own(town: Town) -> None:
 
 
 async def test_a067_a_list_is_ones_own_whatever_is_asked(town: Town) -> None:
+    for organization in ("x", town.u2, f"organization:{town.u2}"):
+        answer = await town.get("/api-key/list", town.t1, organizationId=organization)
+        assert is_problem(answer, 403, "USER_NOT_MEMBER_OF_ORGANIZATION")
     for query in (
         {"userId": town.u2},
-        {"organizationId": "x"},
         {"filter": "OR 1=1"},
         {"sortBy": "key"},
         {"sortBy": "owner_id; DROP TABLE api_keys"},

@@ -249,7 +249,8 @@ async def test_keys_of_a_generator_beside_ours(town: Open) -> None:
     )
     async with town(*plugins) as at:
         assert (await at.verified((await at.made())["key"]))["valid"]
-        assert (await at.verified((await at.made(configId="app"))["key"]))["valid"]
+        ours = (await at.made(configId="app"))["key"]
+        assert (await at.verified(ours, configId="app"))["valid"]
         assert (await at.get("/api-key/policy", at.ada)).json()["configId"] == "default"
 
 
@@ -360,7 +361,11 @@ async def test_a_key_is_of_its_configuration(town: Open) -> None:
         elsewhere = await at.verified(key, configId="default")
         assert elsewhere["error"]["code"] == "INVALID_API_KEY"
         assert (await at.verified("pk_x", configId="public"))["error"]["code"] == "INVALID_API_KEY"
-        assert (await at.verified(key))["key"]["requestCount"] == 2
+        assert (await at.verified(key))["error"]["code"] == "INVALID_API_KEY"
+        usual = await at.made()
+        assert (await at.verified(usual["key"]))["valid"]
+        again = await at.verified(key, configId="public")
+        assert again["key"]["requestCount"] == 2
         ended = await at.post("/api-key/delete", at.ada, keyId=id, configId="public")
         assert ended.json()["success"] is True
 
@@ -423,7 +428,7 @@ async def test_an_organization_owns_keys(town: Open, ready_url: str) -> None:
         assert await at.refused(configId="org") == "400 ORGANIZATION_ID_REQUIRED"
         made = await at.made(name="ours", **OURS)
         assert (made["referenceId"], made["configId"]) == ("acme", "org")
-        assert (await at.verified(made["key"]))["valid"]
+        assert (await at.verified(made["key"], configId="org"))["valid"]
         mine = (await at.get("/api-key/list", at.ada)).json()
         ours = (await at.get("/api-key/list", at.ada, organizationId="acme")).json()
         assert [key["id"] for key in mine["apiKeys"]] == [own["id"]]
@@ -431,12 +436,12 @@ async def test_an_organization_owns_keys(town: Open, ready_url: str) -> None:
         held = {"x-api-key": made["key"]}
         assert code(await at.get("/get-session", held)) == "403 SESSION_REQUIRED"
         rotated = (await at.post("/api-key/rotate", at.ada, keyId=made["id"])).json()
-        assert (await at.verified(rotated["key"]))["valid"]
+        assert (await at.verified(rotated["key"], configId="org"))["valid"]
         renamed = await at.post("/api-key/update", at.ada, keyId=made["id"], name="all")
         assert renamed.json()["name"] == "all"
         ended = await at.post("/api-key/delete", at.ada, keyId=made["id"])
         assert ended.json()["success"] is True
-        assert not (await at.verified(rotated["key"]))["valid"]
+        assert not (await at.verified(rotated["key"], configId="org"))["valid"]
         trail = (await at.get("/audit", at.ada)).json()["events"]
         assert "key.revoked" not in [event["event"] for event in trail]
 

@@ -13,6 +13,7 @@ from keybearer.domain.networks import canonical_address
 from keybearer.domain.permissions import parse_needs
 from keybearer.operations.app import App
 from keybearer.operations.declaration import Access, Call, Input, Output, operation
+from keybearer.operations.keyconfig import DEFAULT
 from keybearer.operations.keywire import ApiKey, key_record
 from keybearer.verification.presented import MAX_CREDENTIAL, Presented
 from keybearer.verification.verifier import Verified
@@ -25,7 +26,8 @@ _KEYS: frozenset[Kind] = frozenset({"key"})
 class VerifyKey(Input, frozen=True, kw_only=True):
     """A key to check, what it shall be allowed, from which address, and what that costs.
 
-    With `configId` a key of another configuration is none.
+    A key of another configuration than `configId`, or than the default where there are several,
+    is none.
     """
 
     key: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_CREDENTIAL)]
@@ -113,7 +115,8 @@ async def check(app: App, asked: VerifyKey) -> Verified | Refusal:
     if asked.ip is not None and canonical_address(asked.ip) is None:
         raise Failure("VALIDATION_ERROR", "ip must be an IPv4 or IPv6 address.")
     presented = Presented(asked.key.encode("utf-8", "surrogatepass"), "header", None)
-    if asked.config_id is not None and not await _is_of(app, presented, asked):
+    scoped = asked.config_id is not None or len(app.key_configs) > 1
+    if scoped and not await _is_of(app, presented, asked):
         return Refusal(code="INVALID_API_KEY")
     return await app.verifier.check(presented, asked.ip, needed, accept=_KEYS, charge=asked.cost)
 
@@ -126,12 +129,15 @@ async def told(app: App, asked: VerifyKey, verified: Verified | Refusal) -> Veri
 
 
 async def _is_of(app: App, presented: Presented, asked: VerifyKey) -> bool:
-    """Whether the key is one of the configuration; what is none at all is told by the check."""
+    """Whether the key is one of the configuration that is asked for, or else of the default.
+
+    What is no key at all is told by the check.
+    """
     looked = await app.verifier.check(presented, asked.ip, accept=_KEYS, charge=0)
     if isinstance(looked, Refusal):
         return True
     record = looked.grant.record
-    return record is not None and record.config_id == asked.config_id
+    return record is not None and record.config_id == (asked.config_id or DEFAULT)
 
 
 async def _record(app: App, verified: Verified) -> ApiKey | None:
