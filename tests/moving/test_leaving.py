@@ -143,7 +143,6 @@ async def test_keys_that_came_from_elsewhere_go_on(
         assert isinstance(await app.verifier.verify(headers, None), Session)
     report = await taken(other, await exported(app, hashes=True))
     assert report.keys.imported == 7
-    assert "the key of an owner who is no user here" in [note.note for note in report.notes]
     there = await other.running()
     for key in (*used, better_auth.key("unlimited")):
         found = await there.verifier.verify([(b"x-api-key", key.encode())], None)
@@ -241,6 +240,12 @@ async def test_a_broken_line_is_told(app: App, line: str, sort: str, reason: str
 async def test_what_is_no_export_is_told(app: App, first: bytes) -> None:
     with pytest.raises(Misuse, match="export"):
         await leaving.move(call_of(app), [first], dry_run=True)
+
+
+async def test_a_key_of_nobody_here_is_told(app: App) -> None:
+    report = await leaving.move(call_of(app), [HEAD, (KEY % "").encode()], dry_run=True)
+    told = [note.note for note in report.notes]
+    assert "the key of an owner who is no user here" in told
 
 
 async def test_usage_of_a_key_that_is_not_here_is_left(app: App) -> None:

@@ -29,6 +29,13 @@ def move_in() -> None:
 @click.option("--keys-only", is_flag=True,
               help="Owners are ids of an app that keeps its users itself.")  # fmt: skip
 @click.option("--plain-keys", is_flag=True, help="The keys were stored with disableKeyHashing.")
+@click.option(
+    "--organization-config",
+    "organization_configs",
+    multiple=True,
+    metavar="ID",
+    help="A configuration whose keys belong to organizations; several times, or none.",
+)
 @click.option("--table", "tables", multiple=True, metavar="apikey=NAME",
               help="What a table is called there; several times.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Write nothing, and say what would happen.")
@@ -38,6 +45,7 @@ async def better_auth(
     sessions: bool,
     keys_only: bool,
     plain_keys: bool,
+    organization_configs: tuple[str, ...],
     tables: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
@@ -53,6 +61,7 @@ async def better_auth(
         sessions=sessions,
         keys_only=keys_only,
         plain_keys=plain_keys,
+        organization_configs=frozenset(organization_configs),
         dry_run=dry_run,
         names=_names(tables),
     )
@@ -62,6 +71,10 @@ async def better_auth(
 
 
 _OWNER = click.option("--owner", metavar="EMAIL|ID", help="Whose keys those are that name nobody.")
+_CONFIG = click.option(
+    "--config", default="default", metavar="ID", show_default=True,
+    help="The configuration that the keys will be of: api_key(config_id=…).",
+)  # fmt: skip
 _KEYS_ONLY = click.option(
     "--keys-only", is_flag=True, help="Owners are ids of an app that keeps its users itself."
 )
@@ -76,6 +89,7 @@ _DRY_RUN = click.option("--dry-run", is_flag=True, help="Write nothing, and say 
 @click.argument("url")
 @click.option("--verified", is_flag=True, help="The addresses are known to be their owners'.")
 @_OWNER
+@_CONFIG
 @_KEYS_ONLY
 @_TABLES
 @_DRY_RUN
@@ -84,6 +98,7 @@ async def django(
     url: str,
     verified: bool,
     owner: str | None,
+    config: str,
     keys_only: bool,
     tables: tuple[str, ...],
     dry_run: bool,
@@ -97,7 +112,7 @@ async def django(
     async with operator(accounts=not keys_only) as call, open_origin(url) as origin:
         choices = Choices(
             owner=await _owner_id(call, owner, keys_only=keys_only), verified=verified,
-            keys_only=keys_only, dry_run=dry_run, names=_names(tables),
+            config=config, keys_only=keys_only, dry_run=dry_run, names=_names(tables),
         )  # fmt: skip
         report = await fromdjango.move(call, origin, choices)
     tell(report, as_json=as_json)
@@ -122,6 +137,7 @@ async def fastapi_users(*, url: str, tables: tuple[str, ...], dry_run: bool, as_
 @command(move_in, "keyshield")
 @click.argument("url")
 @_OWNER
+@_CONFIG
 @_KEYS_ONLY
 @_TABLES
 @_DRY_RUN
@@ -129,6 +145,7 @@ async def keyshield(
     *,
     url: str,
     owner: str | None,
+    config: str,
     keys_only: bool,
     tables: tuple[str, ...],
     dry_run: bool,
@@ -141,8 +158,8 @@ async def keyshield(
 
     async with operator(accounts=not keys_only) as call, open_origin(url) as origin:
         choices = Choices(
-            owner=await _owner_id(call, owner, keys_only=keys_only), keys_only=keys_only,
-            dry_run=dry_run, names=_names(tables),
+            owner=await _owner_id(call, owner, keys_only=keys_only), config=config,
+            keys_only=keys_only, dry_run=dry_run, names=_names(tables),
         )  # fmt: skip
         report = await fromothers.move_keyshield(call, origin, choices)
     tell(report, as_json=as_json)
@@ -151,10 +168,17 @@ async def keyshield(
 @command(move_in, "unkey")
 @click.argument("file", type=click.File("rb"))
 @_OWNER
+@_CONFIG
 @_KEYS_ONLY
 @_DRY_RUN
 async def unkey(
-    *, file: IO[bytes], owner: str | None, keys_only: bool, dry_run: bool, as_json: bool
+    *,
+    file: IO[bytes],
+    owner: str | None,
+    config: str,
+    keys_only: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Imports keys in the form that Unkey takes for a migration, one JSON object a line."""
     from keybearer.operations import fromothers
@@ -162,8 +186,8 @@ async def unkey(
 
     async with operator(accounts=not keys_only) as call:
         choices = Choices(
-            owner=await _owner_id(call, owner, keys_only=keys_only), keys_only=keys_only,
-            dry_run=dry_run,
+            owner=await _owner_id(call, owner, keys_only=keys_only), config=config,
+            keys_only=keys_only, dry_run=dry_run,
         )  # fmt: skip
         report = await fromothers.move_unkey(call, file, choices)
     tell(report, as_json=as_json)
@@ -171,9 +195,10 @@ async def unkey(
 
 async def _owner_id(call: "Call", owner: str | None, *, keys_only: bool) -> str | None:
     """The id of the owner that was named; among our users unless they are kept elsewhere."""
+    from keybearer.domain.model import ORGANIZATION
     from keybearer.operations import people
 
-    if owner is None or keys_only:
+    if owner is None or keys_only or owner.startswith(ORGANIZATION):
         return owner
     return (await people.find(call, owner)).id
 

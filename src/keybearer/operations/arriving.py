@@ -13,7 +13,7 @@ from keybearer.domain.errors import Failure, Misuse
 from keybearer.domain.foreign import Scheme, name_of
 from keybearer.domain.foreignpasswords import kept
 from keybearer.domain.ids import new_id
-from keybearer.domain.model import Key, User
+from keybearer.domain.model import ORGANIZATION, Key, User
 from keybearer.domain.records import Record
 from keybearer.operations.keyconfig import DEFAULT, MAX_NAME
 from keybearer.operations.moving import Moving
@@ -27,13 +27,15 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     """What an operator may say of an import.
 
     Attributes:
-        owner: whose keys those are that name nobody there.
+        owner: whose keys those are that name nobody there: a user's id, or `organization:<id>`.
+        config: the configuration that the keys will be of.
         verified: whether the addresses are known to be their owners'.
         keys_only: whether the users stay elsewhere: owners are their ids, and nobody is looked up.
         names: what the tables are called, where not as usual.
     """
 
     owner: str | None = None
+    config: str = DEFAULT
     verified: bool = False
     keys_only: bool = False
     dry_run: bool = False
@@ -112,7 +114,8 @@ def owner_of(moving: Moving, choices: Choices, id: str | None) -> str:
     owner = choices.owner if id is None else id
     if owner is None:
         raise ValueError("it names no owner: --owner says whose it is")
-    if not choices.keys_only and owner not in moving.owners:
+    known = choices.keys_only or owner.startswith(ORGANIZATION)
+    if not known and owner not in moving.owners:
         raise ValueError("its owner is no user here")
     return owner
 
@@ -122,6 +125,7 @@ def arriving_key(
     found_by: bytes,
     *,
     owner: str,
+    config: str,
     created_at: int,
     id: str | None = None,
     foreign_hash: str | None = None,
@@ -140,7 +144,7 @@ def arriving_key(
         **dict.fromkeys(Key.__struct_fields__),
         "id": id or new_id(created_at, mark[:10]),
         "owner_id": owner,
-        "config_id": DEFAULT,
+        "config_id": config,
         "prefix": "",
         "start": "",
         "enabled": True,

@@ -3,7 +3,8 @@
     user       ──▶ users       the id stays; the address in our normal form
     account    ──▶ its password, where it is one of e-mail and password
     session    ──▶ sessions    only if asked: the token as our digest of it
-    apikey     ──▶ api_keys    by its SHA-256; ours takes its place at the first use
+    apikey     ──▶ api_keys    by its SHA-256; ours takes its place at the first use; of a user, or
+                               of organization:<id>
 
 A row comes whole or not at all. What has no place here is told as a note.
 """
@@ -21,7 +22,7 @@ from keybearer.domain.arrivals import ArrivingKey, ArrivingLogin, ArrivingSecret
 from keybearer.domain.errors import Misuse
 from keybearer.domain.foreign import name_of
 from keybearer.domain.foreignpasswords import kept
-from keybearer.domain.model import Key, LoginSession, User
+from keybearer.domain.model import ORGANIZATION, Key, LoginSession, User
 from keybearer.domain.permissions import parse
 from keybearer.domain.records import Record
 from keybearer.operations.arriving import one_line, read_row
@@ -44,12 +45,15 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
         sessions: whether logins go on.
         keys_only: whether the users stay elsewhere: owners are their ids, and nobody is looked up.
         plain_keys: whether the keys themselves are stored (`disableKeyHashing`).
+        organization_configs: the configurations whose keys belong to organizations
+            (`references`); unless given, an owner's id tells, if it is not that of both.
         names: what the tables are called, where not as usual.
     """
 
     sessions: bool = False
     keys_only: bool = False
     plain_keys: bool = False
+    organization_configs: frozenset[str] = frozenset()
     dry_run: bool = False
     names: Mapping[str, str] = {}
 
@@ -75,13 +79,21 @@ async def move(call: Call, origin: Origin, choices: Choices) -> Report:
         await _users(moving, origin, table("user"), await _passwords(origin, table("account")))
         if choices.sessions:
             await _logins(moving, origin, table("session"))
-    organizations: set[str] = set()
-    if "organization" in tables:
-        async for page in origin.pages("organization"):
-            organizations.update(str(record.get("id")) for record in page)
     if "apikey" in tables or "apikey" in choices.names:
-        await _keys(moving, origin, table("apikey"), organizations, choices)
+        organizations = both = frozenset[str]()
+        if "organization" in tables or "organization" in choices.names:
+            organizations = await _ids(origin, table("organization"))
+        if organizations and choices.names.get("user", "user") in tables:
+            both = organizations & await _ids(origin, table("user"))
+        owners = _Owners(organizations=organizations, both=both)
+        await _keys(moving, origin, table("apikey"), owners, choices)
     return await moving.finish()
+
+
+async def _ids(origin: Origin, table: str) -> frozenset[str]:
+    return frozenset(
+        [str(record.get("id")) async for page in origin.pages(table) for record in page]
+    )
 
 
 # --- users ---
@@ -189,36 +201,63 @@ def _login(moving: Moving, record: Record) -> ArrivingLogin:
 # --- keys ---
 
 
+class _Owners(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose keys are whose: users' or organizations'; a row does not say which.
+
+    Attributes:
+        organizations: the ids of those that are there.
+        both: ids that an organization and a user have, as where each table counts from 1.
+    """
+
+    organizations: frozenset[str]
+    both: frozenset[str]
+
+    def of(self, moving: Moving, record: Record, config_id: str, choices: Choices) -> str:
+        """The owner of a key; ValueError where that is nobody, or cannot be told."""
+        id = records.identifier({"referenceid": _reference(record)}, "referenceid")
+        configs = choices.organization_configs
+        if not configs and id in self.both:
+            raise ValueError("its owner is a user or an organization: --organization-config tells")
+        if config_id in configs if configs else id in self.organizations:
+            if id not in self.organizations:
+                raise ValueError("its owner is no organization there")
+            moving.note(
+                "who manages the keys of an organization: "
+                f"api_key(config_id={config_id!r}, role_in=…) of your app says it"
+            )
+            return ORGANIZATION + id
+        if not choices.keys_only and id not in moving.owners:
+            raise ValueError("its owner is no user here")
+        if config_id != DEFAULT:
+            moving.note(
+                f"what its configuration says: api_key(config_id={config_id!r}) of your app"
+            )
+        return id
+
+
 async def _keys(
-    moving: Moving, origin: Origin, table: str, organizations: set[str], choices: Choices
+    moving: Moving, origin: Origin, table: str, owners: _Owners, choices: Choices
 ) -> None:
     async for page in origin.pages(table):
         if not choices.keys_only:
-            await moving.learn({_owner(record) for record in page})
+            await moving.learn({_reference(record) for record in page})
         for record in page:
             made = read_row(
-                moving, "key", record,
-                partial(_key, moving, organizations=organizations, choices=choices),
-            )  # fmt: skip
+                moving, "key", record, partial(_key, moving, owners=owners, choices=choices)
+            )
             if made is not None:
                 await moving.arrive(made)
 
 
-def _owner(record: Record) -> str:
+def _reference(record: Record) -> str:
     """Whose key it is: a user's since the first versions, anybody's since 1.6."""
-    owner = record.get("referenceid", record.get("userid"))
-    return str(owner)
+    return str(record.get("referenceid", record.get("userid")))
 
 
-def _key(
-    moving: Moving, record: Record, *, organizations: set[str], choices: Choices
-) -> ArrivingKey:
+def _key(moving: Moving, record: Record, *, owners: _Owners, choices: Choices) -> ArrivingKey:
     now = moving.call.now
-    owner = records.identifier({"referenceid": _owner(record)}, "referenceid")
-    if not choices.keys_only and owner not in moving.owners:
-        if owner not in organizations:
-            raise ValueError("its owner is no user here")
-        moving.note("the key of an organization: it works where the app says who owns what")
+    config_id = one_line(records.text(record, "configid"), MAX_NAME) or DEFAULT
+    owner = owners.of(moving, record, config_id, choices)
     created = records.moment(record, "createdat", otherwise=now)
     limited, maximum, window = _limit(record)
     left = records.number(record, "remaining")
@@ -232,7 +271,7 @@ def _key(
     key = Key(
         id=records.identifier(record, "id"),
         owner_id=owner,
-        config_id=one_line(records.text(record, "configid"), MAX_NAME) or DEFAULT,
+        config_id=config_id,
         name=one_line(records.text(record, "name"), MAX_NAME) or None,
         description=None,
         prefix=prefix,

@@ -85,6 +85,7 @@ def _knox(moving: Moving, choices: Choices, record: Record) -> ArrivingKey:
         "sha512",
         bytes.fromhex(digest),
         owner=owner_of(moving, choices, records.identifier(record, "userid")),
+        config=choices.config,
         created_at=records.moment(record, "created", otherwise=moving.call.now),
         name="knox",
         start=records.text(record, "tokenkey") or "",
@@ -97,6 +98,7 @@ def _drf(moving: Moving, choices: Choices, record: Record) -> ArrivingKey:
     prefix = records.required(record, "prefix")
     created = records.moment(record, "created", otherwise=moving.call.now)
     fields: dict[str, Any] = {
+        "config": choices.config,
         "name": records.text(record, "name"),
         "start": prefix,
         "expires_at": records.instant(record, "expirydate"),

@@ -200,11 +200,13 @@ async def acting(call: Call, key_id: str, action: Action) -> Call:
     if not owned or call.session.kind not in ("session", "access"):
         return call
     key = await call.app.database.read(lambda tx: sql.by_id(tx, key_id, now=call.now))
-    if key is None or key.config_id not in owned:
+    if key is None or not key.owner_id.startswith(ORGANIZATION):
         return call
+    # A key that was imported may be of a configuration that this app has not.
+    config_id = key.config_id if key.config_id in owned else None
     try:
         organization_id = key.owner_id.removeprefix(ORGANIZATION)
-        return await as_member(call, organization_id, action, key.config_id)
+        return await as_member(call, organization_id, action, config_id)
     except Failure as failure:
         if failure.code == "USER_NOT_MEMBER_OF_ORGANIZATION":
             return call

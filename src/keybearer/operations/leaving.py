@@ -18,7 +18,7 @@ from keybearer.domain.errors import Failure, Misuse
 from keybearer.domain.foreign import SCHEMES, Scheme
 from keybearer.domain.foreignpasswords import kept
 from keybearer.domain.instants import iso, parse_iso
-from keybearer.domain.model import Count, User
+from keybearer.domain.model import ORGANIZATION, Count, User
 from keybearer.domain.networks import parse_allow_list
 from keybearer.operations import lines
 from keybearer.operations.declaration import Call
@@ -177,7 +177,7 @@ async def _arrive_key(moving: Moving, line: KeyLine, *, owned: bool) -> None:
             None if key.prefix in moving.call.app.settings.key_prefix else "sha256"
         )
         secrets = [_secret_of(secret, form) for secret in line.secrets]
-        if owned:
+        if owned and not key.owner_id.startswith(ORGANIZATION):
             await moving.learn({key.owner_id})
             if key.owner_id not in moving.owners:
                 moving.note("the key of an owner who is no user here")

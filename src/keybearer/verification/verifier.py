@@ -44,9 +44,9 @@ from keybearer.verification.usage import ACCEPTED, SecretTally, Usage, Uses
 NO_NEEDS: frozenset[str] = frozenset()
 _GUARDED: frozenset[Kind] = frozenset({"key", "session", "access"})
 _KEYS: frozenset[Kind] = frozenset({"key", "service"})
-_MAYBE_ELSEWHERE: frozenset[Kind | None] = frozenset({None, "session"})
-"""What a key that was made elsewhere may look like; one with two dots only in its own header."""
-_NEVER_ELSEWHERE = (SERVICE_PREFIX.encode(), REFRESH_PREFIX.encode())
+_NEVER_ELSEWHERE: frozenset[Kind | None] = frozenset({"service", "access"})
+"""What no key looks like that was made elsewhere; one with two dots does so in its own header."""
+_OURS_ALONE = (SERVICE_PREFIX.encode(), REFRESH_PREFIX.encode())
 
 
 class Grants(Protocol):
@@ -382,7 +382,7 @@ class Verifier:
         credential = presented.credential
         if presented.via == "header" and kind not in _KEYS:
             kind = None
-        elsewhere = kind in _MAYBE_ELSEWHERE and self._may_be_elsewhere(presented)
+        elsewhere = self._may_be_elsewhere(kind, presented)
         if kind is None and not elsewhere:
             return self._refused(presented)
         await self.lease.hold()
@@ -399,11 +399,13 @@ class Verifier:
             task.add_done_callback(lambda done: self._landed(digest, done))
         return await patience.in_time(flight[1]) or self._refused(presented)
 
-    def _may_be_elsewhere(self, presented: Presented) -> bool:
-        """Whether what is no key of ours may be one that was imported; asks no database."""
-        if self._schemes is None or presented.via == "cookie":
+    def _may_be_elsewhere(self, kind: Kind | None, presented: Presented) -> bool:
+        """Whether what is presented may be a key that was imported; asks no database."""
+        if self._schemes is None or presented.via == "cookie" or kind in _NEVER_ELSEWHERE:
             return False
-        if presented.credential.startswith(_NEVER_ELSEWHERE):
+        if kind == "key" and well_formed(presented.credential, self._prefixes):
+            return False  # it has our checksum; what the app's own generator made has none
+        if presented.credential.startswith(_OURS_ALONE):
             return False
         if self._clock.now() >= self.lease.until:
             return True  # to be found out under the lease
