@@ -160,6 +160,7 @@ def test_a_packed_record_has_nothing_that_its_session_has() -> None:
         **dict.fromkeys(("config_id", "created_by"), "x"),
         **dict.fromkeys(("created_at", "updated_at"), NOW),
         "rate_limit_enabled": False,
+        "deleted": False,
         "metadata": {"a": [1, None]},
     }
     record = key(id="the key's id", owner_id="the owner's id", **filled)

@@ -402,19 +402,26 @@ async def test_a_deleted_key_is_revoked_and_listed_only_where_that_is_asked(
     app: App, ada: Session
 ) -> None:
     call = call_of(app, ada)
-    made = await make(app, ada)
-    kept = await make(app, ada)
-    await delete_api_key(call, RevokeKey(key_id=made.id))
+    made, revoked = await make(app, ada), await make(app, ada)
+    await delete_api_key(call, RevokeKey(key_id=made.id, reason="leaked"))
+    await revoke_api_key(call, RevokeKey(key_id=revoked.id, reason="deleted"))
     assert await refused(app, made.key) == "KEY_REVOKED"
     page = await list_api_keys(call, ListKeys())
-    assert ([key.id for key in page.api_keys], page.total) == ([kept.id], 1)
-    [deleted] = (await list_api_keys(call, ListKeys(status=("revoked",)))).api_keys
-    assert (deleted.id, deleted.revoked_reason) == (made.id, "deleted")
+    assert ([key.id for key in page.api_keys], page.total) == ([revoked.id], 1)
+    both = (await list_api_keys(call, ListKeys(status=("revoked", "expired")))).api_keys
+    assert {key.id: key.revoked_reason for key in both} == {
+        made.id: "leaked", revoked.id: "deleted",
+    }  # fmt: skip
+    assert (await list_api_keys(call, ListKeys(status=("active",)))).total == 0
 
 
-async def test_a_key_that_is_deleted_for_a_reason_stays_listed(app: App, ada: Session) -> None:
+async def test_a_revoked_key_is_deleted_once_and_tells_so(app: App, ada: Session) -> None:
     call = call_of(app, ada)
     made = await make(app, ada)
-    await delete_api_key(call, RevokeKey(key_id=made.id, reason="leaked"))
-    [deleted] = (await list_api_keys(call, ListKeys())).api_keys
-    assert deleted.revoked_reason == "leaked"
+    before = await revoke_api_key(call, RevokeKey(key_id=made.id, reason="leaked"))
+    for _ in range(2):
+        deleted = await delete_api_key(call, RevokeKey(key_id=made.id))
+        assert deleted.revoked_at == before.revoked_at
+        assert (await list_api_keys(call, ListKeys())).total == 0
+    events = [event.event for event in (await list_audit(call, AskAudit())).events]
+    assert events[:3] == ["key.updated", "key.revoked", "key.created"]

@@ -244,9 +244,6 @@ class LoginSession(msgspec.Struct, frozen=True, kw_only=True):
 ORGANIZATION = "organization:"
 """What the owner of an organization's key begins with: no user of the same id passes for it."""
 
-DELETED = "deleted"
-"""The reason of a key whose owner asked for its deletion: lists show it where they are asked to."""
-
 
 class Key(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """An API key's record; the secret is not in it."""
@@ -279,6 +276,8 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     last_used_ip: str | None
     last_used_user_agent: str | None
     request_count: int
+    deleted: bool = False
+    """Whether it was revoked by a deletion: lists have it where revoked keys are asked for."""
     reminded_days: int | None = None
     rotating_until: int | None = None
     """When the last of the replaced secrets ends that still work; None while there is none."""

@@ -154,6 +154,7 @@ def arriving_key(
         "ip_allow": (),
         "rate_limit_enabled": False,
         "request_count": 0,
+        "deleted": False,
         **fields,
     }
     values["name"] = one_line(values["name"], MAX_NAME) or None

@@ -9,7 +9,7 @@ from keybearer.adapters.sql import keys as sql
 from keybearer.adapters.sql import keysecrets
 from keybearer.domain.credentials import Secret
 from keybearer.domain.errors import Failure
-from keybearer.domain.model import ANYONE, DELETED, Key, RequestFacts, Session
+from keybearer.domain.model import ANYONE, Key, RequestFacts, Session
 from keybearer.domain.ports import Transaction
 from keybearer.operations.app import App, record
 from keybearer.operations.declaration import Access, Call, Empty, Input, Output, operation
@@ -65,8 +65,7 @@ async def revoke_api_key(call: Call, asked: RevokeKey) -> Revoked:
     any node. If that cannot be assured the answer is 503 `REVOCATION_PENDING`: the key is revoked
     in the database, and the last process stops within seconds.
     """
-    reason = None if asked.reason is None else check_text(asked.reason, "reason")
-    return await _end(call, asked, reason)
+    return await _end(call, asked, deleted=False)
 
 
 @operation("POST", "/api-key/delete", access=Access.MANAGER, tag=TAG, management=True,
@@ -74,11 +73,10 @@ async def revoke_api_key(call: Call, asked: RevokeKey) -> Revoked:
 async def delete_api_key(call: Call, asked: RevokeKey) -> Revoked:
     """Ends a key for ever, as `/api-key/revoke` does, and takes it out of the list.
 
-    It is there until its retention is over: a list that is asked for a `status` shows it, and its
-    usage and activity can be looked at.
+    It is there until its retention is over: a list that is asked for revoked keys (`status`) has
+    it, and its usage and activity can be looked at. A key that was revoked before leaves the list.
     """
-    reason = DELETED if asked.reason is None else check_text(asked.reason, "reason")
-    return await _end(call, asked, reason)
+    return await _end(call, asked, deleted=True)
 
 
 @operation("POST", "/api-key/revoke-self", access=Access.KEY, tag=TAG)
@@ -111,24 +109,37 @@ async def delete_all_expired_api_keys(call: Call, asked: Empty) -> ExpiredDelete
     return ExpiredDeleted(deleted=deleted)
 
 
-async def _end(call: Call, asked: RevokeKey, reason: str | None) -> Revoked:
+async def _end(call: Call, asked: RevokeKey, *, deleted: bool) -> Revoked:
+    reason = None if asked.reason is None else check_text(asked.reason, "reason")
     call = await acting(call, asked.key_id, "delete")
-    return await _revoke(call, asked.key_id, reason, config_id=asked.config_id)
+    return await _revoke(call, asked.key_id, reason, config_id=asked.config_id, deleted=deleted)
 
 
 async def _revoke(
-    call: Call, id: str, reason: str | None, *, config_id: str | None = None
+    call: Call,
+    id: str,
+    reason: str | None,
+    *,
+    config_id: str | None = None,
+    deleted: bool = False,
 ) -> Revoked:
     async def body(tx: Transaction) -> Key:
         key = await own_key(call, tx, id, lock=True)
         if config_id not in (None, key.config_id):
             raise Failure("KEY_NOT_FOUND")
-        if await sql.revoke(tx, key.id, now=call.now, reason=reason):
+        ends = await sql.revoke(tx, key.id, now=call.now, reason=reason)
+        if ends:
             await record(
                 call, tx, "key.revoked", owner_id=key.owner_id, target_id=key.id, reason=reason
             )
-            return msgspec.structs.replace(key, revoked_at=call.now)
-        return key
+        if deleted and not key.deleted:
+            await sql.delist(tx, key.id)
+            if not ends:
+                await record(
+                    call, tx, "key.updated", owner_id=key.owner_id, target_id=key.id,
+                    fields="deleted",
+                )  # fmt: skip
+        return msgspec.structs.replace(key, revoked_at=call.now) if ends else key
 
     key, receipt = await call.app.change(body, lambda key: (f"key:{key.id}",))
     return Revoked(

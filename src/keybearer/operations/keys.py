@@ -245,7 +245,10 @@ async def _add(
            errors=("SERVER_ONLY_PROPERTY", "USER_NOT_MEMBER_OF_ORGANIZATION",
                    "INSUFFICIENT_API_KEY_PERMISSIONS"))  # fmt: skip
 async def list_api_keys(call: Call, asked: ListKeys) -> ApiKeyPage:
-    """Lists the caller's keys, a page at a time; expired and revoked ones too."""
+    """Lists the caller's keys, a page at a time; expired and revoked ones too.
+
+    Those that were ended by `/api-key/delete` are listed where `status` asks for revoked keys.
+    """
     refuse_server_only(call, asked, "user_id")
     await call.app.verifier.usage.flush(call.now)
     if asked.organization_id is not None:

@@ -85,6 +85,7 @@ class KeyLine(Line, tag="key", frozen=True, kw_only=True):
     expires_at: Instant | None = None
     revoked_at: Instant | None = None
     revoked_reason: str | None = None
+    deleted: bool = False
     permissions: dict[str, list[str]] | None = None
     metadata: dict[str, object] | None = None
     ip_allow: list[str] = []

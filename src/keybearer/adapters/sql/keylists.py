@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, and_, case, func, or_, select
 
 from keybearer.adapters.sql.keys import RECORD, read
 from keybearer.adapters.sql.tables import api_key_secrets, api_keys
-from keybearer.domain.model import DELETED, EXPIRING_MS, Key, Status
+from keybearer.domain.model import EXPIRING_MS, Key, Status
 from keybearer.domain.ports import Transaction
 
 SORTABLE: Mapping[str, Any] = {
@@ -70,7 +70,7 @@ async def page(
     """A page of keys, and how many there are before paging; `owner_id` None means everyone's.
 
     Args:
-        statuses: without any, all but what was deleted.
+        statuses: without any, all keys but deleted ones.
         expires_before: only keys that are alive, and will not be at that instant.
         unused_since: only keys that are alive, were there at that instant, and not used since.
         permission: only keys that were given this `resource:action`.
@@ -84,7 +84,7 @@ async def page(
     if wanted:
         where.append(or_(*wanted))
     else:
-        where.append(api_keys.c.revoked_reason.is_distinct_from(DELETED))
+        where.append(api_keys.c.deleted.is_(False))
     if search:
         where.append(
             or_(

@@ -73,6 +73,7 @@ _REVOKE = (
         updated_at=bindparam("revoked_at"),
     )
 )
+_DELIST = update(api_keys).where(api_keys.c.id == bindparam("key_id")).values(deleted=True)
 _REVOKE_MANY = (
     update(api_keys)
     .where(
@@ -211,6 +212,11 @@ async def revoke(tx: Transaction, id: str, *, now: int, reason: str | None) -> b
     """Marks a key revoked; False when it was already."""
     changed = await tx.run(_REVOKE, key_id=id, revoked_at=now, revoked_reason=reason)
     return changed == 1
+
+
+async def delist(tx: Transaction, id: str) -> None:
+    """Takes a revoked key out of the list."""
+    await tx.run(_DELIST, key_id=id)
 
 
 async def switch_many(tx: Transaction, ids: Sequence[str], *, enabled: bool, now: int) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    false,
 )
 
 metadata = MetaData(
@@ -93,6 +94,8 @@ api_keys = Table(
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
     Column("revoked_reason", Text),
+    # Revoked under the name of Better Auth: in no list, unless revoked keys are asked for.
+    Column("deleted", Boolean, nullable=False, server_default=false()),
     Column("permissions", Text),
     Column("metadata", Text),
     Column("ip_allow", Text),
