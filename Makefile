@@ -39,11 +39,13 @@ $(STAMP): pyproject.toml requirements/lock.txt requirements/uv.txt
 
 system: $(NODE_STAMP) ## install PostgreSQL, Redis, Chromium, fonts and Node for the tests, if missing
 	@scripts/system-packages postgresql redis-server chromium fonts-noto-cjk
+	@scripts/node
 
 # Better Auth's own packages, and a page with its card of API keys.
-$(NODE_STAMP): $(addprefix $(NODE)/,package.json package-lock.json vite.config.mjs card/index.html card/main.jsx)
-	@scripts/system-packages nodejs npm
-	cd $(NODE) && npm ci --silent --ignore-scripts && npx vite build
+$(NODE_STAMP): export PATH := $(CURDIR)/.node/bin:$(PATH)
+$(NODE_STAMP): $(addprefix $(NODE)/,package.json package-lock.json vite.config.mjs card/index.html card/main.jsx) | $(STAMP)
+	@scripts/node
+	cd $(NODE) && npm ci --silent --ignore-scripts && node node_modules/vite/bin/vite.js build --logLevel warn
 	@touch $@
 
 run: export KEYBEARER_TOKEN_MANAGEMENT ?= true
@@ -90,7 +92,8 @@ lock: $(STAMP) ## resolve requirements/*.txt anew (UPGRADE=--upgrade for the new
 	$(COMPILE) $(UPGRADE) --group install --output-file requirements/uv.txt
 	$(COMPILE) $(UPGRADE) --all-extras $(addprefix --group ,$(GROUPS_LOCKED)) \
 		--output-file requirements/lock.txt pyproject.toml
+	$(COMPILE) $(UPGRADE) --group node --output-file requirements/node.txt
 
 clean: ## remove what these targets made, except .data
-	rm -rf $(NODE)/node_modules $(NODE)/dist .venv dist build docs/_build htmlcov .coverage .coverage.* \
+	rm -rf .node $(NODE)/node_modules $(NODE)/dist .venv dist build docs/_build htmlcov .coverage .coverage.* \
 		.hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .mutants
