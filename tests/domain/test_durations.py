@@ -86,3 +86,8 @@ def test_a_rate_is_a_number_and_a_duration(text: str, rate: tuple[int, int] | No
 def test_what_is_no_rate_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="as in 1000/1m, or off"):
         parse_rate(text)
+
+
+def test_a_rate_without_a_duration_is_not_told_of_a_wrong_one() -> None:
+    with pytest.raises(ValueError, match=r"or off\.$"):
+        parse_rate("1000")

@@ -71,6 +71,7 @@ def test_an_end_is_exact(field: str) -> None:
         ("service", {"revoked_at": 1}, "INVALID_ACCESS_TOKEN"),
         ("session", {"expires_at": NOW}, "SESSION_ENDED"),
         ("access", {"expires_at": NOW}, "TOKEN_EXPIRED"),
+        ("session", {"expires_at": NOW, "allow": NETWORK}, "SESSION_ENDED"),
         ("session", {"owner_state": "disabled"}, "SESSION_ENDED"),
         ("access", {"owner_state": "unverified"}, "SESSION_ENDED"),
     ],

@@ -139,6 +139,18 @@ def test_a_token_over_8_kb_is_not_issued() -> None:
         jwt.issue(KEY, msgspec.structs.replace(CLAIMS, scope="s" * 8000))
 
 
+def test_a_token_of_8_kb_is_issued() -> None:
+    key = jwt.generate("k12", NOW_MS, first=True)
+    lengths = set()
+    for size in range(5_600, 5_800):
+        claims = msgspec.structs.replace(CLAIMS, scope="s" * size)
+        try:
+            lengths.add(len(jwt.issue(key, claims)))
+        except Misuse:
+            break
+    assert max(lengths) == jwt.MAX_LENGTH
+
+
 # ---------------------------------------------------------------------------------------- the key
 
 
@@ -524,6 +536,14 @@ def test_a181_a_header_member_named_twice_is_malformed(twice: str) -> None:
     assert read(sign(header.encode(), _PAYLOAD_TEXT.encode())) is JwtRefusal.MALFORMED
 
 
+@pytest.mark.parametrize("nested", ["[" * 31 + "]" * 31, '{"a":' * 31 + "0" + "}" * 31])
+def test_a181_32_openings_are_the_most(nested: str) -> None:
+    whole = f'{_PAYLOAD_TEXT[:-1]}, "a": {nested}}}'
+    assert read(sign(_HEADER_TEXT.encode(), whole.encode())) == CLAIMS
+    deeper = f'{_PAYLOAD_TEXT[:-1]}, "a": {nested}, "b": []}}'
+    assert read(sign(_HEADER_TEXT.encode(), deeper.encode())) is JwtRefusal.MALFORMED
+
+
 def test_a181_a_nested_member_named_twice_is_malformed() -> None:
     payload = f'{_PAYLOAD_TEXT[:-1]}, "a": {{"b": 1, "b": 1}}}}'
     assert read(sign(_HEADER_TEXT.encode(), payload.encode())) is JwtRefusal.MALFORMED
@@ -718,6 +738,13 @@ def test_a_sealed_key_is_opened_by_its_secret() -> None:
     assert _JWK["d"] not in sealed
 
 
+def test_a_seal_of_an_earlier_version_is_opened() -> None:
+    # As it stands in databases: how it is derived must never change.
+    sealed = "1.oGXa0cbT.xgMVWCcRKrEA5eavrnghtHPSXyO0dVsZcUc-1LRkZc8"
+    assert jwt.seal(NEW, "text") == sealed
+    assert jwt.unseal([NEW], sealed) == "text"
+
+
 def test_a_secret_that_was_rotated_still_opens() -> None:
     sealed = jwt.seal(OLD, "text")
     assert jwt.unseal([NEW, OLD], sealed) == "text"
@@ -726,6 +753,13 @@ def test_a_secret_that_was_rotated_still_opens() -> None:
         jwt.unseal([NEW], sealed)
     with pytest.raises(SealBroken, match="SECRET"):
         jwt.unseal([], sealed)
+
+
+def test_whatever_a_seal_ends_with_it_is_opened() -> None:
+    texts = [f"{number:02}" for number in range(100)]
+    sealed = [jwt.seal(NEW, text) for text in texts]
+    assert any(seal.endswith("X") for seal in sealed), "no letter is taken for padding"
+    assert [jwt.unseal([NEW], seal) for seal in sealed] == texts
 
 
 def test_two_texts_never_share_a_nonce() -> None:

@@ -15,6 +15,7 @@ from keybearer.domain.limits import (
     MAX_AMOUNT,
     SlidingWindow,
     rate_limit_headers,
+    ration,
     refill,
     until_refill,
 )
@@ -278,6 +279,9 @@ def test_a_clock_that_is_more_than_a_minute_back_was_set_back(back: int, set_bac
     assert not window.take(edge - back)
     # Set back, what counts is counted for one more window; else it counts until the later time.
     assert window.take(edge - back + 64) is set_back
+    asked = SlidingWindow(1, 64)
+    assert asked.take(edge)
+    assert asked.retry_after(edge - back) == (64 if set_back else back + 64)
 
 
 @pytest.mark.parametrize("cost", [0, -1])
@@ -297,6 +301,16 @@ def test_a_cost_above_the_maximum_waits_for_nothing_that_comes() -> None:
     assert window.retry_after(NOW, 6) == 64_000
     assert window.take(NOW - NOW % 1_000, 5)
     assert window.retry_after(NOW - NOW % 1_000, 6) == 65_000
+    one = SlidingWindow(5, 64_000)
+    assert one.take(NOW - NOW % 1_000)
+    assert one.retry_after(NOW - NOW % 1_000, 6) == 65_000
+
+
+def test_what_is_asked_first_after_a_while_knows_what_has_gone() -> None:
+    window, edge = SlidingWindow(1, 64_000), NOW - NOW % 64_000
+    assert window.take(edge)
+    assert window.reset_after(edge + 64_000) == 1_000
+    assert window.reset_after(edge + 65_001) == 0
 
 
 # ---------------------------------------------------------------------------------- clocks
@@ -438,6 +452,23 @@ def test_a_dump_of_more_than_any_window_counts_allows_nothing() -> None:
         assert not SlidingWindow.load(dump, 5, length).take(NOW)
 
 
+def test_with_another_window_all_came_in_the_last_millisecond_of_the_last_piece() -> None:
+    window, edge = SlidingWindow(1, 64_000), NOW - NOW % 64_000
+    assert window.take(edge)
+    state, last = window.dump(), edge + 999
+    assert not SlidingWindow.load(state, 1, 64).take(last + 63)
+    assert SlidingWindow.load(state, 1, 64).take(last + 64)
+
+
+@pytest.mark.parametrize("amount", [255, 256, 257])
+def test_a_count_of_more_than_a_byte_is_loaded(amount: int) -> None:
+    window = SlidingWindow(1_000, 60_000)
+    assert window.take(NOW, amount)
+    loaded = SlidingWindow.load(window.dump(), 1_000, 60_000)
+    assert loaded.remaining(NOW) == 1_000 - amount
+    assert (getsizeof(loaded._counts) < 200) == (amount < 256)
+
+
 def test_a_window_takes_little_memory_until_much_is_counted() -> None:
     window = SlidingWindow(1_000, 60_000)
     small = getsizeof(window._counts)
@@ -517,6 +548,23 @@ def test_the_time_until_a_refill_is_the_first_at_which_it_comes(
     assert refill(0, 1, interval, at, NOW, now + wait)[0] == 1
     # A record that is some refills old says the same.
     assert until_refill(interval, last, NOW, now) == wait
+
+
+@pytest.mark.parametrize(
+    ("costs", "own", "held", "expected"),
+    [
+        ([1], 5, 10, ((True,), 0)),
+        ([5], 5, 0, ((True,), 0)),
+        ([5, 1], 5, 1, ((True, True), 1)),
+        ([7, 2, 1], 1, 2, ((False, True, True), 2)),
+        ([4], 1, 2, ((False,), 0)),
+        ([], 0, 3, ((), 0)),
+    ],
+)
+def test_what_is_taken_already_is_spent_first(
+    costs: list[int], own: int, held: int, expected: tuple[tuple[bool, ...], int]
+) -> None:
+    assert ration(costs, own, held) == expected
 
 
 # --------------------------------------------------------------------------------- headers

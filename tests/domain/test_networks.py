@@ -78,6 +78,7 @@ def test_an_entry_gets_its_canonical_spelling(entry: str, expected: str) -> None
         ("0.0.0.0/0", "a network of all addresses"),
         ("::/0", "a network of all addresses"),
         ("::ffff:0:0/96", "a network of all addresses"),
+        ("::ffff:0:0/0", "a network of all addresses"),
         ("1.2.3.4/0", "a network of all addresses"),
     ],
 )
@@ -201,6 +202,7 @@ def test_an_allow_list_is_true_when_it_has_entries_and_shows_them() -> None:
         ("10.0.0.1", [""], None),
         ("10.0.0.1", ["203.0.113.7", ""], None),
         ("10.0.0.1", ["fe80::1%eth0"], None),
+        ("10.0.0.1", ["X203.0.113.7"], None),
         (None, ["203.0.113.7"], None),
         (None, [], None),
         ("", ["203.0.113.7"], None),
@@ -232,9 +234,12 @@ def test_trusted_proxies_are_read_from_a_setting() -> None:
     assert parse_trusted_proxies("10.0.0.0/8, ::1").entries == ("10.0.0.0/8", "::1")
     assert not parse_trusted_proxies("")
     assert not parse_trusted_proxies("  ")
+    assert not parse_trusted_proxies("").admits("10.0.0.1")
 
 
-@pytest.mark.parametrize("text", ["*", "0.0.0.0/0", "::/0", "10.0.0.0/8,*", "10.0.0.0/8,", "all"])
+@pytest.mark.parametrize(
+    "text", ["*", "0.0.0.0/0", "::/0", "10.0.0.0/8,*", "10.0.0.0/8,", "all", "X", "10.0.0.1X"]
+)
 def test_a_setting_that_trusts_everybody_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="Trusted proxies are the addresses"):
         parse_trusted_proxies(text)

@@ -34,6 +34,8 @@ def refusal(password: str, *, minimum: int = 15) -> str | None:
         "4@8({[<6!1|$5+7%2q9Rt",
         "yzusuwaldwkrrspmpgzc" * 12,
         "x9qm4kd82jf7w1c",
+        "the quick brown fox jumps over the lazy dog vexes marmalade ambassador",
+        "._- -_.._-. -_.",
     ],
 )
 def test_what_is_long_and_unrelated_is_taken(password: str) -> None:
@@ -90,6 +92,22 @@ def test_what_is_made_of_known_words_is_refused(password: str) -> None:
     assert "made of your name" in (refusal(password) or "")
 
 
+@pytest.mark.parametrize(
+    ("password", "context", "made_of_it"),
+    [
+        ("jo_li2024", ["jo_li@example.com"], True),
+        ("ann12345678", ["Ann"], True),
+        ("annabel19847", ["Ann", "Annabel"], True),
+        ("al1984!?#%77", ["Al"], False),
+    ],
+)
+def test_a_word_that_is_known_has_three_letters_or_more(
+    password: str, context: list[str], made_of_it: bool
+) -> None:
+    told = check(password, minimum=8, context=context)
+    assert ("made of your name" in (told or "")) == made_of_it
+
+
 def test_known_words_make_a_password_weaker() -> None:
     assert check("zyrgbolqxpassword", minimum=15, context=["Zyrgbolqx"]) is not None
     assert check("zyrgbolqxpassword", minimum=15, context=["Vrtnmwkpf"]) is None
@@ -117,6 +135,15 @@ def test_256_code_points_are_the_most() -> None:
     for too_long in (longest + "x", "x" * 10**6, "\ufdfa" * 100):
         with pytest.raises(ValueError, match="at most 256 characters"):
             normalise(too_long)
+
+
+def test_what_is_composed_is_counted_as_composed() -> None:
+    letter = "\u1f82"
+    apart = unicodedata.normalize("NFD", letter)
+    assert len(apart) == 4
+    assert normalise(apart * 256) == letter * 256
+    with pytest.raises(ValueError, match="at most 256 characters"):
+        normalise(apart * 257)
 
 
 @pytest.mark.parametrize("password", ["a\0b", "\ud800", "abc\udfff"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -79,6 +81,20 @@ def test_64_resources_of_64_actions_are_the_most() -> None:
         parse_catalogue(",".join(f"r{number}:a" for number in range(10_000)))
 
 
+def test_too_many_resources_are_refused_before_the_rest_is_read() -> None:
+    read = []
+
+    def endless() -> Iterator[str]:
+        for number in itertools.count():
+            read.append(number)
+            assert number < 100, "all of it is read"
+            yield f"r{number}:a"
+
+    with pytest.raises(ValueError, match="at most 64 resources"):
+        parse_needs(endless())
+    assert len(read) == 65
+
+
 def test_what_is_said_again_is_not_counted_again() -> None:
     assert parse_needs(["files:read"] * 65) == {"files:read"}
 
@@ -102,7 +118,19 @@ def test_a_catalogue_is_a_list_with_commas(text: str, expected: set[str]) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ["files", "files:", ":read", "a:b:c", "files:read,", "*:*", "files:*", "files:read;x:y"]
+    "text",
+    [
+        "files",
+        "files:",
+        ":read",
+        "a:b:c",
+        "files:read,",
+        "*:*",
+        "files:*",
+        "files:read;x:y",
+        "X",
+        "Xfiles:readX",
+    ],
 )
 def test_what_is_no_list_of_permissions_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"\."):

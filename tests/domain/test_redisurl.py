@@ -9,6 +9,7 @@ from keybearer.domain.redisurl import parse_redis_url
     ("text", "kind", "hosts", "login", "path"),
     [
         ("redis://h", "single", [("h", 6379)], (None, None), (0, "")),
+        ("redis://h/12345", "single", [("h", 6379)], (None, None), (12345, "")),
         ("redis://h:1/", "single", [("h", 1)], (None, None), (0, "")),
         ("redis://:a%40b%2F@h/3", "single", [("h", 6379)], (None, "a@b/"), (3, "")),
         ("rediss://ann:p:w@[::1]:7", "single", [("::1", 7)], ("ann", "p:w"), (0, "")),
@@ -39,6 +40,8 @@ def test_sentinels_have_their_own_login() -> None:
     url = parse_redis_url("redis+sentinel://:a@s/k?sentinel_username=ann&sentinel_password=b%26")
     assert (url.sentinel_username, url.sentinel_password, url.password) == ("ann", "b&", "a")
     assert url.secrets == ("a", "b&")
+    assert parse_redis_url("redis+sentinel://:a@s/k").secrets == ("a",)
+    assert parse_redis_url("redis://h").secrets == ()
 
 
 @pytest.mark.parametrize(
@@ -56,6 +59,9 @@ def test_sentinels_have_their_own_login() -> None:
         ("redis://a/b@h", "takes a number as database"),
         ("redis+tls://h", "takes redis://"),
         ("redis://h\n", "takes redis://"),
+        ("redis+sentinel://h/schlüssel", "takes redis://"),
+        ("redis+sentinel://h/my keys", "takes redis://"),
+        ("redis://h/0X", "takes a number as database"),
         ("redis://a,b", "takes one host"),
         ("redis://ann@h", "takes USER:PASSWORD@"),
         ("redis://ann:@h", "takes USER:PASSWORD@"),
@@ -66,6 +72,7 @@ def test_sentinels_have_their_own_login() -> None:
         ("redis+sentinel://h/k/x", "takes a number as database"),
         ("redis+cluster://h/1", "takes no database"),
         ("redis://h?db=1", "takes no options"),
+        ("redis://h?db=", "takes no options"),
         ("redis+cluster://h?sentinel_password=x", "takes no options"),
         ("redis+sentinel://h/k?sentinel_username=x", "takes no options"),
     ],
