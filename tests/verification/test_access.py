@@ -4,7 +4,7 @@ import httpx2
 import pytest
 from sqlalchemy import delete, select, update
 
-from keybearer.adapters.sql.tables import sessions, users
+from keybearer.adapters.sql.tables import sessions, signing_keys, users
 from keybearer.domain.jwt import AccessClaims, JwtRefusal, issue
 from keybearer.domain.model import Bars, Grant, Refusal, User
 from keybearer.domain.ports import Transaction
@@ -202,16 +202,23 @@ async def test_a_key_that_another_process_made_is_found_within_two_seconds(
     assert await app.access.claims(issue(made, late).encode()) == late
 
 
-async def test_an_unknown_key_is_looked_for_again(
+async def test_the_first_key_that_another_process_made_is_looked_for(
     app: App, sign: Sign, clock: StandingClock
 ) -> None:
-    token = await sign()
-    mine = AccessTokens(
-        database=app.database,
-        signing=SigningKeys(
+    claims = await app.access.claims(await sign())
+    assert isinstance(claims, AccessClaims)
+    await run(app, delete(signing_keys))
+    mine, elsewhere = (
+        SigningKeys(
             database=app.database, ring=app.ring, clock=clock, interval_ms=1 << 50,
             token_ttl_ms=300_000, new_kid=str,
-        ),
-        clock=clock, holds=app.holds, issuer=BASE, must_verify=True,
+        )
+        for _ in range(2)
     )  # fmt: skip
-    assert isinstance(await mine.claims(token), AccessClaims)
+    assert await mine.known() == {}  # and is not read again for half a minute
+    token = issue(await elsewhere.signer(), claims).encode()
+    here = AccessTokens(
+        database=app.database, signing=mine, clock=clock, holds=app.holds, issuer=BASE,
+        must_verify=True,
+    )  # fmt: skip
+    assert await here.claims(token) == claims

@@ -216,7 +216,7 @@ async def test_who_went_away_hears_of_no_loss() -> None:
     await asyncio.gather(gone, return_exceptions=True)
     bench.quotas.lost = True
     bench.quotas.gate.set()
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="lost"):
         await stays
 
 

@@ -249,14 +249,20 @@ async def test_a_lost_answer_is_counted_twice_rather_than_never(town: Town) -> N
     await town.stop()
 
 
-async def test_what_is_under_way_when_redis_is_lost_has_its_place(town: Town) -> None:
+async def test_what_is_under_way_when_redis_is_lost_has_its_place(
+    town: Town, caplog: pytest.LogCaptureFixture
+) -> None:
     node, *_ = await town.start()
+    before = asyncio.all_tasks()
     node.line.gate = asyncio.Event()
     waiting = [asyncio.create_task(node.take()) for _ in range(10)]
     await asyncio.sleep(0)
     node.line.cut = True
     node.line.gate.set()
     taken = [await each for each in waiting]
+    # It is told once, and one task looks whether Redis is back.
+    assert [record.message for record in caplog.records] == ["limits.alone"]
+    assert len(asyncio.all_tasks() - before) == 1
     assert sum(take.accepted for take in taken) == 2
     assert await node.accepts(5) == 0
     await town.stop()
@@ -282,6 +288,9 @@ async def test_what_redis_accepts_above_the_share_after_a_restart_is_refused(tow
     town.server.restart()
     refused = await node.take()
     assert (refused.accepted, refused.shared, refused.retry_after_ms) == (False, False, 65_000)
+    asked = node.line.calls.count("take")
+    assert not (await node.take()).accepted
+    assert node.line.calls.count("take") == asked, "it knows that Redis may have forgotten"
 
 
 async def test_an_emptied_redis_is_at_most_twice_the_maximum(town: Town) -> None:
@@ -292,11 +301,14 @@ async def test_an_emptied_redis_is_at_most_twice_the_maximum(town: Town) -> None
 
 
 async def test_who_starts_without_redis_starts_alone(town: Town) -> None:
+    before = asyncio.all_tasks()
     town.cut()
     nodes = await town.start()
     assert [await node.accepts(9) for node in nodes] == [2, 2, 2, 2]
+    assert nodes[0].line.calls.count("take") == 0
     await town.stop()
     assert all(node.line.closed for node in nodes)
+    assert asyncio.all_tasks() == before
 
 
 async def test_an_unreliable_redis_stops_the_start(town: Town) -> None:
