@@ -128,6 +128,13 @@ async def test_the_owner_may_be_unverified_disabled_or_gone(app: App, sign: Sign
     assert (await bars(app, token)).owner_state == "disabled"
     await run(app, delete(users))
     assert (await bars(app, token)).owner_state == "gone"
+    assert (await granted(app, token)).session.role == "user"
+
+
+async def test_the_owners_role_goes_along(app: App, sign: Sign) -> None:
+    token = await sign()
+    await run(app, update(users).values(role="admin"))
+    assert (await granted(app, token)).session.role == "admin"
 
 
 async def test_a_login_that_is_gone_or_somebody_elses_is_over(app: App, sign: Sign) -> None:

@@ -3,16 +3,27 @@
 import contextlib
 import os
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import delete, update
 
 from keybearer import Auth, Session
-from keybearer.adapters.sql.tables import api_key_secrets
+from keybearer.adapters.sql.tables import api_key_secrets, api_keys, sessions, users
 from keybearer.domain.credentials import mint, service_token_hash
-from keybearer.domain.model import Kind, Verdict
+from keybearer.domain.limits import SlidingWindow
+from keybearer.domain.model import Bars, Grant, Kind, RateLimit, Refusal, Role, Verdict
 from keybearer.domain.ports import Row, Transaction
+from keybearer.operations import service_tokens
 from keybearer.operations.app import App
+from keybearer.operations.keyends import RotateKey
 from keybearer.operations.keys import CreateKey
 from keybearer.operations.verify import VerifyBatch, VerifyKey
-from tests.people import SECRET, StandingClock, person
+from keybearer.verification.grants import StoredGrants
+from keybearer.verification.limiter import Limiter
+from tests.people import PASSWORD, SECRET, START, StandingClock, call_of, person
 
 NEWER = "a-newer-secret-Kp4sV8nB2mX7cL3qW9tR"
 SERVICE: frozenset[Kind] = frozenset({"service"})
@@ -91,3 +102,243 @@ async def test_an_item_that_makes_no_sense_does_not_sink_the_others(auth: Auth, 
     assert [result.valid for result in answer.results] == [False, True]
     assert answer.results[0].error is not None
     assert answer.results[0].error.code == "INVALID_PERMISSIONS"
+
+
+# --- each column has its place --------------------------------------------------------------------
+
+HELD = {"user": frozenset({"files:read", "deploy:run"}), "admin": frozenset({"users:write"})}
+LIMIT = RateLimit(maximum=5, window_ms=64_000)
+
+
+async def holds(_owner: str, role: Role) -> frozenset[str] | None:
+    return HELD[role]
+
+
+def stored(app: App, **changes: Any) -> StoredGrants:
+    wiring: dict[str, Any] = {
+        "database": app.database, "clock": app.clock, "ring": app.ring, "limiter": Limiter(),
+        "holds": holds, "accounts": True, "must_verify": True, "hashes": (),
+        "access": app.access.grant,
+    }  # fmt: skip
+    return StoredGrants(**(wiring | changes))
+
+
+async def run(app: App, statement: object) -> None:
+    async def body(tx: Transaction) -> None:
+        await tx.run(statement)
+
+    await app.database.write(body)
+
+
+async def key_of(auth: Auth, owner: str, **asked: Any) -> tuple[str, bytes]:
+    made = await auth.api.create_api_key(CreateKey(user_id=owner, name="ci", **asked))
+    return made.id, (made.key or "").encode()
+
+
+def bars(found: Grant | None) -> Bars:
+    assert found is not None
+    return found.bars or Bars()
+
+
+async def test_the_grant_of_a_key_is_what_its_columns_say(auth: Auth, app: App) -> None:
+    ada = await person(app)
+    id, key = await key_of(
+        auth, ada.id, expires_in=3600, permissions={"files": ["read", "write"]},
+        rate_limit_enabled=False,
+    )  # fmt: skip
+    found = await stored(app).key(key)
+    assert found is not None
+    assert found.session == Session(
+        subject=ada.id, kind="key", id=id, permissions=frozenset({"files:read"}), role="user",
+        name="ci", expires_at=START + 3_600_000,
+    )  # fmt: skip
+    assert (found.bars, found.secret_digest, found.limit, found.metered) == (None,) * 3 + (False,)
+    assert found.record is not None
+    assert (found.record.id, found.record.name) == (id, "ci")
+    assert await stored(app).key(key + b"x") is None
+
+
+async def test_an_admins_key_has_what_admins_hold(auth: Auth, app: App) -> None:
+    root = await person(app, admin=True)
+    asked = {"files": ["read"], "users": ["write"]}
+    _, key = await key_of(auth, root.id, permissions=asked)
+    found = await stored(app).key(key)
+    assert found is not None
+    assert (found.session.role, found.session.permissions) == ("admin", frozenset({"users:write"}))
+
+    async def nothing_limits(_owner: str, _role: Role) -> None:
+        return None
+
+    whole = await stored(app, holds=nothing_limits).key(key)
+    assert whole is not None
+    assert whole.session.permissions == frozenset({"files:read", "users:write"})
+
+
+async def test_what_stands_in_the_way_of_a_key_is_in_its_grant(auth: Auth, app: App) -> None:
+    ada = await person(app)
+    _, key = await key_of(auth, ada.id, ip_allow=["203.0.113.7"])
+    assert bars(await stored(app).key(key)).enabled
+    await run(app, update(api_keys).values(enabled=False, revoked_at=START + 1))
+    found = bars(await stored(app).key(key))
+    assert (found.enabled, found.revoked_at, found.owner_state) == (False, START + 1, "active")
+    assert found.allow is not None
+    assert found.allow.entries == ("203.0.113.7",)
+
+
+async def test_the_owner_of_a_key_may_be_unverified_disabled_or_gone(auth: Auth, app: App) -> None:
+    ada = await person(app)
+    _, key = await key_of(auth, ada.id)
+    states = []
+    for change in (
+        update(users).values(email_verified_at=None),
+        update(users).values(disabled_at=START),
+        delete(users),
+    ):
+        await run(app, change)
+        found = [
+            await stored(app).key(key),
+            await stored(app, must_verify=False).key(key),
+            await stored(app, accounts=False).key(key),
+        ]
+        states.append([bars(each).owner_state for each in found])
+        assert {each.session.role for each in found if each is not None} == {"user"}
+    assert states == [
+        ["unverified", "active", "active"],
+        ["disabled", "disabled", "active"],
+        ["gone", "gone", "active"],
+    ]
+
+
+async def test_each_secret_of_a_rotating_key_is_known_by_its_digest(auth: Auth, app: App) -> None:
+    ada = await person(app)
+    id, old = await key_of(auth, ada.id)
+    made = await auth.api.rotate_api_key(RotateKey(key_id=id, grace_period=60), owner=ada.id)
+    new = (made.key or "").encode()
+    before, after = await stored(app).key(old), await stored(app).key(new)
+    assert before is not None
+    assert after is not None
+    assert (before.session.replaced, bars(before).usable_until) == (True, START + 60_000)
+    assert (after.session.replaced, bars(after).usable_until) == (False, None)
+    digests = [app.ring.digest(secret) for secret in (old, new)]
+    assert [before.secret_digest, after.secret_digest] == digests
+
+
+async def test_a_limit_goes_on_where_a_process_before_has_stopped(auth: Auth, app: App) -> None:
+    ada = await person(app)
+    id, key = await key_of(
+        auth, ada.id, remaining=10, rate_limit_enabled=True, rate_limit_max=5,
+        rate_limit_time_window=64_000,
+    )  # fmt: skip
+    window = SlidingWindow(5, 64_000)
+    window.take(START, 3)
+    await run(app, update(api_keys).values(limit_state=window.dump()))
+    limiter = Limiter()
+    found = await stored(app, limiter=limiter).key(key)
+    assert found is not None
+    assert (found.limit, found.metered) == (LIMIT, True)
+    assert limiter.window(id, LIMIT, START).remaining(START) == 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "limit"),
+    [
+        ({"rate_limit_enabled": False}, None),
+        ({"rate_limit_max": None}, None),
+        ({"rate_limit_window_ms": None}, None),
+        ({}, LIMIT),
+    ],
+)
+async def test_a_limit_is_on_and_whole_or_none(
+    auth: Auth, app: App, columns: dict[str, object], limit: RateLimit | None
+) -> None:
+    ada = await person(app)
+    _, key = await key_of(
+        auth, ada.id, rate_limit_enabled=True, rate_limit_max=5, rate_limit_time_window=64_000
+    )
+    await run(app, update(api_keys).values(request_count=0, **columns))
+    found = await stored(app).key(key)
+    assert found is not None
+    assert found.limit == limit
+
+
+async def test_the_grant_of_a_login_is_what_its_columns_say(
+    app: App, client: httpx2.AsyncClient, clock: StandingClock
+) -> None:
+    root = await person(app, admin=True)
+    asked = {"email": root.email, "password": PASSWORD}
+    answer = await client.post("/api/auth/sign-in/email", json=asked)
+    token: bytes = answer.json()["token"].encode()
+    await run(app, update(sessions).values(idle_ms=60_000, expires_at=START + 100_000))
+    grants = stored(app)
+    found = await grants.session(token)
+    assert found is not None
+    id = found.session.id
+    assert found == Grant(
+        session=Session(
+            subject=root.id, kind="session", id=id, permissions=frozenset({"users:write"}),
+            role="admin", session_id=id, expires_at=START + 60_000, authenticated_at=START,
+        )
+    )  # fmt: skip
+    # Each use puts off the end, but not beyond the absolute one, and not once it has come.
+    for now, ends_at in ((50_000, 100_000), (59_999, 100_000), (60_000, 60_000), (70_000, 60_000)):
+        clock.advance(START + now - clock.now())
+        found = await grants.session(token)
+        assert found is not None
+        assert found.session.expires_at == START + ends_at
+    await run(app, update(sessions).values(ended_at=START + 5))
+    assert bars(await grants.session(token)).revoked_at == START + 5
+    await run(app, update(users).values(email_verified_at=None))
+    assert bars(await grants.session(token)).owner_state == "unverified"
+    assert bars(await stored(app, must_verify=False).session(token)).owner_state == "active"
+    await run(app, delete(users))
+    gone = await grants.session(token)
+    assert (bars(gone).owner_state, gone and gone.session.role) == ("gone", "user")
+
+
+async def test_a_session_token_is_bare_or_signed_and_nothing_else(
+    app: App, client: httpx2.AsyncClient
+) -> None:
+    ada = await person(app)
+    asked = {"email": ada.email, "password": PASSWORD}
+    answer = await client.post("/api/auth/sign-in/email", json=asked)
+    bare, signed = answer.json()["token"], answer.headers["set-auth-token"]
+    grants = stored(app)
+    assert await grants.session(signed.encode()) == await grants.session(bare.encode())
+    assert await grants.session(bare.encode()) is not None
+    for wrong in (f"{bare}.x", f"{signed[:-1]}", f"{bare}x", "é", ""):
+        assert await grants.session(wrong.encode()) is None
+
+
+async def test_the_grant_of_a_service_token_is_of_the_settings_or_the_database(app: App) -> None:
+    made, secret = await service_tokens.create(call_of(app), "ci")
+    token = secret.reveal().encode()
+    assert await stored(app).service(token) == Grant(
+        session=Session(subject="service", kind="service", id=made.id, name="ci")
+    )
+    hashed = service_token_hash(token)
+    assert await stored(app, hashes=[hashed]).service(token) == Grant(
+        session=Session(subject="service", kind="service", id=hashed[:16])
+    )
+    await service_tokens.revoke(call_of(app), made.id)
+    assert bars(await stored(app).service(token)).revoked_at == START
+    assert await stored(app).service(token + b"x") is None
+
+
+async def test_an_access_token_is_read_by_whoever_reads_those(app: App) -> None:
+    async def read(token: bytes) -> Refusal:
+        return Refusal(code="SESSION_ENDED", id=token.decode())
+
+    assert await stored(app, access=read).access(b"t") == Refusal(code="SESSION_ENDED", id="t")
+
+
+async def test_only_what_stands_under_an_old_pepper_is_written(auth: Auth, app: App) -> None:
+    ada = await person(app)
+    _, key = await key_of(auth, ada.id)
+    written = []
+
+    async def write(body: object) -> None:
+        written.append(body)
+
+    watched = SimpleNamespace(read=app.database.read, write=write)
+    assert await stored(app, database=watched).key(key) is not None
+    assert written == []

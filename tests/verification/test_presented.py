@@ -1,5 +1,8 @@
 """One credential, none, or too many; exact bytes."""
 
+from typing import Any
+
+import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,6 +73,7 @@ def parts(*headers: tuple[bytes, bytes]) -> tuple[bytes, str] | str | None:
         ([(KEY, b""), (JAR, b"session=abc")], "INVALID_API_KEY"),
         # cookies that are not ours, or not one
         ([(JAR, b"other=abc")], None),
+        ([(b"x", b"session=abc")], None),
         ([(JAR, b"session")], None),
         ([(JAR, b"session=")], None),
         ([(JAR, b"Session=abc")], None),
@@ -145,10 +149,17 @@ def test_hostile_headers_never_give_a_credential_that_was_not_sent(
         [(b"X-API-Key", b"abc")],
         StarletteHeaders({"X-API-Key": "abc"}),
         StarletteHeaders(raw=[(b"x-api-key", b"abc")]),
+        httpx2.Headers({"X-API-Key": "abc"}),
     ],
 )
 def test_headers_of_any_framework_become_raw_pairs(headers: object) -> None:
     assert raw(headers) == [(b"x-api-key", b"abc")]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("type_", [StarletteHeaders, httpx2.Headers])
+def test_what_was_sent_twice_stays_two(type_: Any) -> None:
+    sent = [(b"x-api-key", b"a"), (b"x-api-key", b"b")]
+    assert raw(type_(raw=sent) if type_ is StarletteHeaders else type_(sent)) == sent
 
 
 def test_text_that_no_header_can_hold_becomes_no_other_credential() -> None:
