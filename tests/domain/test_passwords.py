@@ -113,6 +113,28 @@ def test_known_words_make_a_password_weaker() -> None:
     assert check("zyrgbolqxpassword", minimum=15, context=["Vrtnmwkpf"]) is None
 
 
+@pytest.mark.parametrize(
+    "before",
+    ["-" * 64, "".join("a" + "-_. "[int(digit) % 4] for digit in str(3**134))],
+    ids=["as it is", "without what joins"],
+)
+def test_64_characters_that_are_soon_guessed_are_not_mended_by_those_behind(before: str) -> None:
+    assert refusal("yzusuwaldwkrrspmpgzc") is None
+    assert "too easy to guess" in (refusal(before + "yzusuwaldwkrrspmpgzc") or "")
+
+
+def test_of_what_is_known_16_words_of_16_things_in_256_characters_count() -> None:
+    def counts(context: list[str]) -> bool:
+        return "made of your name" in (check("zyrgbolqx1984", minimum=8, context=context) or "")
+
+    assert counts(["x"] * 15 + ["Zyrgbolqx"])
+    assert not counts(["x"] * 16 + ["Zyrgbolqx"])
+    assert counts(["x " * 15 + "Zyrgbolqx"])
+    assert not counts(["x " * 16 + "Zyrgbolqx"])
+    assert counts(["-" * 247 + "Zyrgbolqx"])
+    assert not counts(["-" * 248 + "Zyrgbolqx"])
+
+
 def test_short_and_many_known_words_do_not_matter() -> None:
     assert check("yzusuwaldwkrrspmpgzc", minimum=15, context=["", "y", "a b", "@"]) is None
     assert check("yzusuwaldwkrrspmpgzc", minimum=15, context=["w" * 10**6] * 1000) is None

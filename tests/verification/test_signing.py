@@ -32,7 +32,7 @@ class Watched:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.reads = 0
+        self.reads = self.writes = 0
         self.gate: asyncio.Event | None = None
         self.held = asyncio.Event()
 
@@ -46,6 +46,7 @@ class Watched:
         return result
 
     async def write(self, body: Body[T]) -> T:
+        self.writes += 1
         return await self._database.write(body)
 
     async def close(self) -> None:
@@ -84,7 +85,7 @@ async def test_the_first_key_is_made_when_it_is_wanted_and_signs_at_once(
     make: Make, database: Watched
 ) -> None:
     keys = make()
-    assert await keys.known() == {}
+    assert await keys.known("forged") == await keys.known() == {}
     signer = await keys.signer()
     assert (signer.kid, signer.activates_at, signer.retires_at) == ("k1", START, None)
     assert [key.kid for key in await keys.published()] == ["k1"]
@@ -119,8 +120,10 @@ async def test_keys_are_read_again_after_half_a_minute(
     for _ in range(10):
         await keys.known("k1")
         await keys.known()
+        await keys.signer()
     clock.advance(29_999)
     await keys.known("k1")
+    await keys.known()
     assert database.reads == before
     clock.advance(1)
     await keys.known("k1")
@@ -193,9 +196,17 @@ async def test_a_key_is_rotated_when_its_interval_is_over_and_not_before(
     assert await keys.rotate_when_due() is None  # the first is made by whoever needs it
     await keys.signer()
     clock.advance(INTERVAL_MS - AHEAD_MS - 1)
+    written = database.writes
     assert await keys.rotate_when_due() is None
+    assert database.writes == written, "nobody is kept waiting for what is not due"
     clock.advance(1)
-    assert await keys.rotate_when_due() == "k2"
+    noted = []
+
+    async def note(_tx: Transaction, kid: str) -> None:
+        noted.append(kid)
+
+    assert await keys.rotate_when_due(note) == "k2"
+    assert noted == ["k2"]
     assert await keys.rotate_when_due() is None
     clock.advance(AHEAD_MS)
     assert (await keys.signer()).kid == "k2"
@@ -245,8 +256,9 @@ async def test_keys_move_to_the_newest_secret_so_that_the_old_one_can_go(
     assert after.sealed != before.sealed
     alone = await make(NEWER).signer()
     assert alone.to_jwk(private=True) == signer.to_jwk(private=True)
+    written = database.writes
     await make(NEWER, SECRET).known()
-    assert await rows(database) == [after]
+    assert (await rows(database), database.writes) == ([after], written)
 
 
 async def test_a_lost_secret_and_a_changed_row_say_what_to_do(

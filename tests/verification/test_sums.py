@@ -1,6 +1,6 @@
 """Added up: the sum and the newest of each, in batches of a bounded size."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -41,6 +41,34 @@ def batch(id: str, at: int, n: int = 1) -> Batch:
 def test_nothing_is_no_batch(ids: Iterator[str]) -> None:
     assert not Sums()
     assert Sums().batches(lambda: next(ids)) == []
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda sums: sums.count("k", 0, "accepted", 1),
+        lambda sums: sums.use(use("k", 1), of_key=True),
+        lambda sums: sums.use(use("s", 1), of_key=False),
+        lambda sums: sums.secret(SecretUse(digest=b"d", at=1, ip=None, n=1)),
+        lambda sums: sums.sample(sample(1)),
+    ],
+    ids=["count", "key", "session", "secret", "sample"],
+)
+def test_anything_is_something(add: Callable[[Sums], None], ids: Iterator[str]) -> None:
+    sums = Sums()
+    add(sums)
+    assert sums
+    assert len(sums.batches(lambda: next(ids))) == 1
+
+
+def test_of_one_instant_the_later_told_stays_and_of_an_older_minute_nothing() -> None:
+    sums = Sums()
+    for ip in ("a", "b"):
+        sums.use(use("k", 5, ip=ip), of_key=True)
+    assert sums.keys["k"] == use("k", 5, 2, ip="b")
+    sums.sample(sample(MINUTE, 1))
+    sums.sample(sample(0, 5))
+    assert [*sums.samples.values()] == [sample(MINUTE, 1)]
 
 
 @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
@@ -91,6 +119,9 @@ def test_the_newest_samples_are_kept() -> None:
     assert sums.keep_samples(3) == 7
     assert sorted(each.minute for each in sums.samples.values()) == [7, 8, 9]
     assert sums.keep_samples(3) == 0
+    sums.sample(sample(20 * MINUTE, key="a"))
+    assert sums.keep_samples(1) == 3
+    assert [each.key_id for each in sums.samples.values()] == ["a"]
 
 
 def test_a_large_sum_comes_in_batches_and_nothing_twice(

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from keybearer.domain.errors import Unavailable
@@ -99,6 +100,16 @@ async def test_a_second_flush_writes_nothing_again() -> None:
     tally.accept(NOW, None, None)
     await store.usage.flush(NOW)
     assert store.total() == {("k", "accepted"): 2}
+
+
+async def test_what_is_used_often_waits_once_for_the_flush() -> None:
+    store = Store()
+    key, login = store.usage.tally("k", is_key=True), store.usage.tally("s", is_key=False)
+    secret = SecretTally(key, b"new")
+    for n in range(3):
+        secret.accept(NOW + n, None, None)
+        login.refuse(NOW + n, "SESSION_ENDED", None, None)
+    assert (store.usage.dirty, store.usage.dirty_secrets) == ([key, login], [secret])
 
 
 async def test_refusals_alone_do_not_move_the_last_use() -> None:
@@ -395,6 +406,13 @@ def test_a_record_with_a_newer_use_keeps_it() -> None:
     tally = Store().usage.tally("k", is_key=True)
     tally.accept(NOW - 1, "203.0.113.9", None)
     assert used(tally.onto(KEY, written=0)) == (8, NOW, "203.0.113.7", "curl")
+    tally.accept(NOW, "203.0.113.9", None)
+    assert used(tally.onto(KEY, written=0)) == (9, NOW, "203.0.113.9", "curl")
+
+
+def test_a_record_that_was_never_used_says_so() -> None:
+    never = msgspec.structs.replace(KEY, last_used_at=None)
+    assert Store().usage.tally("k", is_key=True).onto(never, written=0) == never
 
 
 async def test_a_tally_is_kept_until_it_is_written_and_forgotten_after() -> None:
