@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import resource
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -143,6 +144,43 @@ async def test_no_row_is_left_of_batches_that_nobody_brings_again(node: Node, ba
         node.count()
         await node.secure()
     assert (base.counts, len(base.ids)) == ({"k": 12}, 1)
+    assert node.usage._backlog._tried == set()
+
+
+async def test_what_nobody_brings_again_is_told_once_some_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backlog, "_SETTLED", 2)
+    monkeypatch.setattr(sums, "ROWS", 1)
+    told: list[list[str]] = []
+
+    async def write(_batch: Batch, settled: Sequence[str]) -> None:
+        told.append([*settled])
+
+    counted = Usage(write, lambda _: None, new_id=fresh_id)
+    waits = [f"b{n}" for n in range(5)]
+    counted._backlog._settled += waits
+    for n in range(5):
+        counted.tally(f"k{n}", is_key=True).accept(START, None, None)
+    await counted.flush(START)
+    assert [len(ids) for ids in told] == [2, 2, 2, 2, 1]
+    ids = [id for ids in told for id in ids]
+    assert ids[:5] == waits
+    assert len({*ids}) == len(ids)
+
+
+async def test_what_is_new_is_written_before_what_another_has_left(
+    node: Node, base: Base, tmp_path: Path
+) -> None:
+    dead = Node(base, tmp_path)
+    base.fault = "refuses"
+    dead.count("old")
+    await dead.secure()
+    dead.kill()
+    base.fault = "none"
+    node.count("new")
+    await node.secure()
+    assert [*base.counts] == ["new", "old"]
 
 
 async def test_a_large_flush_is_several_batches(
@@ -179,6 +217,45 @@ async def test_in_an_outage_what_is_counted_is_on_the_disk_and_not_in_memory(
     await node.usage.flush(node.now)
     assert (base.counts, node.usage.waiting) == ({"k": 60}, 0)
     assert (written_before, node.usage.written_at) == (None, node.now)
+
+
+async def test_while_the_database_is_lost_nothing_new_is_tried(node: Node, base: Base) -> None:
+    base.fault = "refuses"
+    node.count()
+    await node.secure()
+    assert node.usage.spill is node.spill
+    node.count()
+    with pytest.raises(Unavailable):
+        await node.usage.flush(node.now)  # by somebody who reads
+    assert len({*base.tries}) == 1
+
+
+async def test_a_database_may_be_lost_again(node: Node, base: Base) -> None:
+    for fault in ("refuses", "commits", "refuses"):
+        base.fault = fault
+        node.count()
+        with pytest.raises(Unavailable):
+            await node.usage.secure(node.now)
+        base.fault = "none"
+        await node.usage.secure(node.now)
+    assert (base.counts, node.usage.waiting) == ({"k": 3}, 0)
+
+
+async def test_while_it_is_lost_the_disk_is_asked_first(node: Node, base: Base) -> None:
+    base.fault = "refuses"
+    node.count()
+    await node.secure()
+    base.fault = "hangs"
+    node.count()
+    securing = asyncio.create_task(node.secure())
+    assert node.spill is not None
+    async with asyncio.timeout(5):
+        while node.spill.waiting < 2:  # noqa: ASYNC110 -- the disk is asked in a thread
+            await asyncio.sleep(0.001)
+    base.fault = "none"
+    base.mended.set()
+    await securing
+    assert base.counts == {"k": 2}
 
 
 async def test_a_killed_process_leaves_all_but_what_came_last(
@@ -251,6 +328,21 @@ async def test_what_hangs_is_on_the_disk_meanwhile(node: Node, base: Base, tmp_p
     assert (base.counts, node.usage.waiting) == ({"k": 3}, 0)
 
 
+async def test_a_write_that_ends_after_its_batch_went_to_the_disk_is_fine(
+    node: Node, base: Base
+) -> None:
+    base.fault = "hangs"
+    node.count()
+    flush = asyncio.create_task(node.usage.flush(node.now))
+    while not base.tries:  # noqa: ASYNC110 -- until the write is under way
+        await asyncio.sleep(0)
+    assert await node.usage._to_disk(node.now)
+    base.fault = "none"
+    base.mended.set()
+    await flush
+    assert (base.counts, node.usage.waiting) == ({"k": 1}, 0)
+
+
 @pytest.mark.usefixtures("impatient")
 async def test_a_write_that_fails_after_its_batch_went_to_the_disk_is_tried_again(
     node: Node, base: Base
@@ -305,6 +397,25 @@ async def test_what_the_disk_does_not_let_go_of_is_noted_once(
     assert (base.counts, node.spill.waiting) == ({"k": 1}, 0)
 
 
+async def test_the_disk_is_asked_on_one_thread(node: Node) -> None:
+    two = threading.Barrier(2)
+
+    def meet() -> bool:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            two.wait(0.2)
+            return True
+        return False
+
+    held = node.usage._backlog
+    met = await asyncio.gather(held._on_disk(meet), held._on_disk(meet))
+    assert not any(met)
+
+
+async def test_nothing_is_no_file(node: Node, tmp_path: Path) -> None:
+    assert await node.usage._backlog.spill(node.now)
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.fixture
 def full_disk() -> Iterator[Callable[[bool], None]]:
     """No file of this process may grow, from the call with True until the one with False."""
@@ -337,6 +448,18 @@ async def test_a_full_disk_loses_nothing_that_memory_holds(
     assert (base.counts, node.usage.waiting) == ({"k": 6}, 0)
 
 
+async def test_an_end_with_a_lost_database_and_a_full_disk_tells_what_is_lost(
+    node: Node, base: Base, full_disk: Callable[[bool], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    base.fault = "refuses"
+    node.count()
+    full_disk(True)
+    await node.usage.end(node.now)
+    full_disk(False)
+    (told,) = [record for record in caplog.records if record.message == "usage.lost"]
+    assert vars(told)["reason"] == "refused"
+
+
 @pytest.mark.usefixtures("impatient")
 async def test_a_batch_that_the_disk_gave_back_is_not_added_up(
     node: Node, base: Base, full_disk: Callable[[bool], None]
@@ -355,9 +478,14 @@ async def test_a_batch_that_the_disk_gave_back_is_not_added_up(
     assert base.counts == {"k": 3}
 
 
-async def test_a_full_journal_holds_every_count(base: Base, tmp_path: Path) -> None:
-    node = Node(base, tmp_path, room=2_000)
+@pytest.mark.parametrize("fault", ["refuses", "commits"])
+async def test_a_full_journal_holds_every_count(base: Base, tmp_path: Path, fault: Fault) -> None:
+    dead, node = Node(base, tmp_path), Node(base, tmp_path, room=2_000)
     base.fault = "refuses"
+    dead.count("dead")  # it is asked for first, so that what was tried is known as that alone
+    await dead.secure()
+    dead.kill()
+    base.fault = fault
     for n in range(100):
         node.now += 60_000
         node.count(f"k{n % 3}")
@@ -367,13 +495,20 @@ async def test_a_full_journal_holds_every_count(base: Base, tmp_path: Path) -> N
     base.fault = "none"
     while node.usage.waiting:
         await node.secure()
-    assert sum(base.counts.values()) == 100
+    assert sum(base.counts.values()) == 101
 
 
 # --- the end ----------------------------------------------------------------------------------
 
 
-async def test_the_end_writes_what_waits(node: Node, base: Base, tmp_path: Path) -> None:
+async def test_the_end_writes_what_waits(
+    node: Node,
+    base: Base,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(backlog, "MOMENT_SECONDS", 0)
     base.fault = "refuses"
     for _ in range(5):
         node.count()
@@ -383,6 +518,23 @@ async def test_the_end_writes_what_waits(node: Node, base: Base, tmp_path: Path)
     await node.usage.end(node.now)
     assert base.counts == {"k": 6}
     assert os.listdir(tmp_path) == []
+    assert "usage.left" not in events(caplog)
+
+
+async def test_without_a_disk_the_end_waits_for_a_database_that_hangs(
+    base: Base, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage, "HANGS_SECONDS", 0.01)
+    node = Node(base, None)
+    base.fault = "hangs"
+    node.count()
+    ending = asyncio.create_task(node.usage.end(node.now))
+    await asyncio.sleep(0.1)
+    assert not ending.done()
+    base.fault = "none"
+    base.mended.set()
+    await ending
+    assert (base.counts, events(caplog)) == ({"k": 1}, [])
 
 
 @pytest.mark.usefixtures("impatient")

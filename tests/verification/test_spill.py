@@ -5,6 +5,7 @@ import logging
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from keybearer.adapters import journal as files
@@ -81,6 +82,7 @@ def died(spill: Spill) -> None:
 
 def test_what_is_put_comes_back_in_order_and_once(spill: Spill) -> None:
     one, two, three = batch(1), batch(2, events=2), batch(3)
+    assert spill.waiting == 0
     assert spill.first() is None
     assert spill.put([one, two], now=START)
     assert spill.put([three], now=START)
@@ -92,6 +94,7 @@ def test_what_is_put_comes_back_in_order_and_once(spill: Spill) -> None:
     assert spill.put([one], now=START)
     assert replayed(spill) == [(one, True)]
     assert spill.close() is None
+    assert spill._tried == set()
 
 
 def test_only_an_empty_journal_forgets_what_is_settled(spill: Spill) -> None:
@@ -104,7 +107,10 @@ def test_only_an_empty_journal_forgets_what_is_settled(spill: Spill) -> None:
     assert spill.settle(batches[0]) is False  # nobody has asked for it
 
 
-def test_what_a_dead_process_has_left_comes_first(journals: Journals) -> None:
+def test_what_a_dead_process_has_left_comes_first(
+    journals: Journals, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     dead, spill = spill_of(journals), spill_of(journals)
     theirs, ours = batch(1), batch(2)
     dead.put([theirs], now=START)
@@ -114,6 +120,7 @@ def test_what_a_dead_process_has_left_comes_first(journals: Journals) -> None:
     died(dead)
     spill.adopt(START)
     assert spill.waiting == 2
+    assert events(caplog) == ["usage.spilled"] * 2 + ["usage.found"]
     assert replayed(spill) == [(theirs, False), (ours, True)]
     assert spill.close() is None
     assert list(Path(journals.prefix).parent.iterdir()) == []
@@ -150,7 +157,8 @@ def test_a_torn_record_is_told_and_the_others_count(
     os.truncate(left, Path(left).stat().st_size - 3)
     later = spill_of(journals)
     later.adopt(START)
-    assert events(caplog).count("usage.journal_torn") == 1
+    (torn,) = [each for each in caplog.records if each.message == "usage.journal_torn"]
+    assert (vars(torn)["file"], vars(torn)["bytes"] > 0) == (left, True)
     assert total(replayed(later)) == 1
     assert list(Path(left).parent.iterdir()) == []
 
@@ -168,7 +176,9 @@ def test_one_torn_to_nothing_goes_away(spill: Spill, journals: Journals) -> None
 # --- full -------------------------------------------------------------------------------------
 
 
-def test_a_full_journal_is_added_up_and_its_counts_are_whole(journals: Journals) -> None:
+def test_a_full_journal_is_added_up_and_its_counts_are_whole(
+    journals: Journals, caplog: pytest.LogCaptureFixture
+) -> None:
     spill = spill_of(journals, room=4_000)
     for n in range(200):
         assert spill.put([batch(n, keys=5)], now=START)
@@ -177,6 +187,15 @@ def test_a_full_journal_is_added_up_and_its_counts_are_whole(journals: Journals)
     assert total(found) == sum(range(200))
     assert len(found) < 100
     assert spill.samples_dropped == 0
+    assert "usage.samples_dropped" not in events(caplog)
+
+
+def test_a_room_that_is_just_large_enough_suffices(journals: Journals, tmp_path: Path) -> None:
+    one = batch(1)
+    spill = spill_of(journals)
+    spill.put([one], now=START)
+    for room, fits in ((spill.size, True), (spill.size - 1, False)):
+        assert spill_of(Journals(f"{tmp_path}/{room}-"), room).put([one], now=START) == fits
 
 
 def test_what_was_tried_stays_as_it_is(journals: Journals) -> None:
@@ -202,7 +221,7 @@ def test_where_adding_up_is_not_enough_the_oldest_samples_go(
     assert total(found) == 10
     samples = [sample for each, _ in found for sample in each.samples]
     assert len(samples) == 50 - spill.samples_dropped
-    assert spill.samples_dropped > 0
+    assert 0 < spill.samples_dropped < 40
     assert min(sample.at for sample in samples) > START
     assert max(sample.at for sample in samples) == START + 49 * MINUTE
     assert "usage.samples_dropped" in events(caplog)
@@ -216,7 +235,8 @@ def test_counts_that_have_no_room_are_refused_and_nothing_is_forgotten(
     while spill.put([batch(1, keys=10, at=START + taken * HOUR)], now=START):
         taken += 1
     assert not spill.put([batch(1, keys=10)], now=START)
-    assert (spill.failing, events(caplog).count("usage.not_spilled")) == (True, 1)
+    (told,) = [each for each in caplog.records if each.message == "usage.not_spilled"]
+    assert (spill.failing, vars(told)["reason"]) == (True, "full")
     assert spill.size <= 2_000
     assert total(replayed(spill)) == taken > 1
     assert spill.put([batch(1)], now=START)
@@ -249,6 +269,7 @@ def test_a_folder_that_is_none_is_told_at_the_start(
     spill = spill_of(Journals(f"{tmp_path}/file/db-usage-"))
     spill.check()
     assert (spill.failing, events(caplog)) == (True, ["usage.not_spilled"])
+    assert vars(caplog.records[0])["where"] == f"{tmp_path}/file/db-usage-"
     assert not spill.put([batch(1)], now=START)
     spill.adopt(START)
     assert (spill.waiting, spill.close()) == (0, None)
@@ -292,14 +313,29 @@ def test_records_that_are_no_batches_are_set_aside(
     assert spill.waiting == 1
     assert spill.first() is None
     assert spill.waiting == 0
-    assert "usage.journal_unreadable" in events(caplog)
+    (told,) = [each for each in caplog.records if each.message == "usage.journal_unreadable"]
+    assert vars(told)["reason"]
     (left,) = Path(journals.prefix).parent.iterdir()
     assert left.name.endswith(".unreadable")
     assert spill.put([batch(2)], now=START)
     assert total(replayed(spill)) == 2
 
 
-def test_one_that_is_gone_cannot_be_set_aside(spill: Spill) -> None:
+def test_what_cannot_be_read_hides_nothing_that_can(journals: Journals) -> None:
+    spill = spill_of(journals)
+    for payload in (b"\xc1", msgspec.msgpack.encode(batch(1)), b"\xc1"):
+        theirs = journals.open()
+        theirs.append([payload])
+        os.close(theirs._file)
+    spill.adopt(START)
+    spill.put([batch(2)], now=START)
+    assert spill.waiting == 4
+    assert total(replayed(spill)) == 3
+
+
+def test_one_that_is_gone_cannot_be_set_aside(
+    spill: Spill, caplog: pytest.LogCaptureFixture
+) -> None:
     spill.put([batch(1)], now=START)
     own = spill._own
     assert own is not None
@@ -307,6 +343,7 @@ def test_one_that_is_gone_cannot_be_set_aside(spill: Spill) -> None:
     os.pwrite(own._file, b"x", 20)
     assert spill.first() is None
     assert spill.waiting == 0
+    assert vars(caplog.records[-1])["file"] == own.path
 
 
 def test_a_journal_that_cannot_be_emptied_is_told(
@@ -333,6 +370,7 @@ def test_a_folder_that_cannot_be_read_is_told(
     monkeypatch.setattr(Journals, "left", broken)
     spill.adopt(START)
     assert events(caplog) == ["usage.left_unread"]
+    assert vars(caplog.records[0])["reason"] == "gone"
 
 
 def test_what_happens_is_told(spill: Spill, caplog: pytest.LogCaptureFixture) -> None:
@@ -353,8 +391,20 @@ def test_a_journal_that_took_nothing_hides_none_that_has_something(
         fault.setattr(Journal, "append", full)
         assert not spill.put([batch(1)], now=START)
     assert spill.first() is None
+    assert spill.size == 0
     left = spill_of(journals)
     assert left.put([batch(2)], now=START)
     died(left)
     spill.adopt(START)
     assert total(replayed(spill)) == 2
+
+
+def test_where_nothing_could_be_put_nothing_is_left(
+    spill: Spill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_self: Journal, _payloads: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Journal, "append", full)
+    assert not spill.put([batch(1)], now=START)
+    assert spill.close() is None

@@ -120,8 +120,26 @@ async def test_refusals_alone_do_not_move_the_last_use() -> None:
     assert store.total() == {("k", "IP_NOT_ALLOWED"): 1}
 
 
+async def test_all_requests_are_counted_by_kind_and_outcome() -> None:
+    store = Store()
+    for _ in range(2):
+        for id, is_key in (("k", True), ("s", False)):
+            tally = store.usage.tally(id, is_key=is_key)
+            tally.refuse(NOW, "INSUFFICIENT_SCOPE", None, None)
+            tally.accept(NOW, None, None)
+            tally.accept(NOW, None, None)
+        await store.usage.flush(NOW)
+    assert store.usage.totals == {
+        ("key", "accepted"): 4,
+        ("key", "INSUFFICIENT_SCOPE"): 2,
+        ("session", "accepted"): 4,
+        ("session", "INSUFFICIENT_SCOPE"): 2,
+    }
+
+
 async def test_sessions_have_a_last_use_and_no_counts() -> None:
     store = Store()
+    store.states["s"] = b"of a key that has the same id"
     tally = store.usage.tally("s", is_key=False)
     tally.accept(NOW, None, None)
     tally.refuse(NOW, "SESSION_ENDED", None, None)
@@ -129,6 +147,7 @@ async def test_sessions_have_a_last_use_and_no_counts() -> None:
     (batch,) = store.batches
     assert (batch.counts, batch.keys, [use.id for use in batch.sessions]) == ([], [], ["s"])
     assert batch.samples == []
+    assert batch.sessions[0].limit_state is None
 
 
 async def test_a_sessions_refusals_alone_write_nothing() -> None:
@@ -402,6 +421,17 @@ async def test_a_record_is_brought_up_to_every_use_whether_it_is_written_or_not(
     assert read_again.request_count == 7, "what is written is in the record"
 
 
+async def test_what_was_told_last_stays_where_later_uses_tell_nothing() -> None:
+    store = Store()
+    store.lost = True
+    tally = store.usage.tally("k", is_key=True)
+    for n, told in enumerate((("203.0.113.9", b"wget"), (None, None), (None, None))):
+        tally.accept(NOW + n, *told)
+        with pytest.raises(Unavailable):
+            await store.usage.flush(NOW + n)
+    assert used(tally.onto(KEY, written=0)) == (10, NOW + 2, "203.0.113.9", "wget")
+
+
 def test_a_record_with_a_newer_use_keeps_it() -> None:
     tally = Store().usage.tally("k", is_key=True)
     tally.accept(NOW - 1, "203.0.113.9", None)
@@ -449,6 +479,9 @@ async def test_all_who_wait_for_a_lost_database_wait_for_one_write() -> None:
     await asyncio.sleep(0)
     others = [asyncio.create_task(usage.flush(NOW + n)) for n in range(30)]
     await asyncio.sleep(0)
+    await usage._to_disk(NOW)  # that something else has ended changes nothing
+    others += [asyncio.create_task(usage.flush(NOW + n)) for n in range(30)]
+    await asyncio.sleep(0)
     gate.set()
     ended = await asyncio.gather(first, *others, return_exceptions=True)
     assert {type(each) for each in ended} == {Unavailable}
@@ -457,6 +490,8 @@ async def test_all_who_wait_for_a_lost_database_wait_for_one_write() -> None:
 
 async def test_a_flush_that_was_cancelled_before_it_began_is_no_ones_successor() -> None:
     store = Store()
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
     store.usage.tally("k", is_key=True).accept(NOW, None, None)
     flush = asyncio.create_task(store.usage.flush(NOW))
     await asyncio.sleep(0)
@@ -466,3 +501,4 @@ async def test_a_flush_that_was_cancelled_before_it_began_is_no_ones_successor()
         await flush
     await store.usage.flush(NOW)
     assert store.uses() == {"k": 1}
+    assert (told, store.usage._tasks) == ([], set())
