@@ -411,6 +411,28 @@ async def test_the_disk_is_asked_on_one_thread(node: Node) -> None:
     assert not any(met)
 
 
+async def test_the_thread_of_the_disk_begins_when_it_is_needed_and_ends_with_the_usage(
+    node: Node,
+) -> None:
+    others = set(threading.enumerate())
+
+    def own() -> list[threading.Thread]:
+        return [
+            thread
+            for thread in threading.enumerate()
+            if thread not in others and thread.name.startswith("keybearer-spill_")
+        ]
+
+    node.count()
+    await node.usage.flush(node.now)
+    assert own() == []
+    await node.secure()
+    (thread,) = own()
+    await node.usage.end(node.now)
+    await asyncio.to_thread(thread.join, 5)
+    assert not thread.is_alive()
+
+
 async def test_nothing_is_no_file(node: Node, tmp_path: Path) -> None:
     assert await node.usage._backlog.spill(node.now)
     assert os.listdir(tmp_path) == []

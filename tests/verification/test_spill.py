@@ -227,6 +227,16 @@ def test_where_adding_up_is_not_enough_the_oldest_samples_go(
     assert "usage.samples_dropped" in events(caplog)
 
 
+def test_no_more_samples_go_than_there_is_want_of_room(journals: Journals) -> None:
+    spill, put = spill_of(journals, room=4_000), 0
+    while not spill.samples_dropped:
+        assert spill.put([batch(1, at=START + put * MINUTE, events=1)], now=START)
+        put += 1
+    kept = sum(len(each.samples) for each, _ in replayed(spill))
+    assert (kept, put > 15) == (put - spill.samples_dropped, True)
+    assert put // 3 < kept < put
+
+
 def test_counts_that_have_no_room_are_refused_and_nothing_is_forgotten(
     journals: Journals, caplog: pytest.LogCaptureFixture
 ) -> None:
