@@ -332,7 +332,7 @@ async def test_a074_what_an_owner_lost_the_keys_lose_too(town: Town) -> None:
         return held
 
     # The host takes the permission away, and says so.
-    grants = town.app.verifier._grants
+    grants = town.app.verifier._finder._grants
     grants._holds = holds  # type: ignore[attr-defined]
     await town.auth.api.owner_changed(town.u1)
     assert await town.auth.api.get_session(headers, permissions="files:read") is None

@@ -21,6 +21,7 @@ from keybearer.operations.app import App
 from keybearer.operations.keyends import RotateKey
 from keybearer.operations.keys import CreateKey
 from keybearer.operations.verify import VerifyBatch, VerifyKey
+from keybearer.verification.foreign import SlowHashes
 from keybearer.verification.grants import StoredGrants
 from keybearer.verification.limiter import Limiter
 from tests.people import PASSWORD, SECRET, START, StandingClock, call_of, person
@@ -118,9 +119,13 @@ def stored(app: App, **changes: Any) -> StoredGrants:
     wiring: dict[str, Any] = {
         "database": app.database, "clock": app.clock, "ring": app.ring, "limiter": Limiter(),
         "holds": holds, "accounts": True, "must_verify": True, "hashes": (),
-        "access": app.access.grant,
+        "access": app.access.grant, "slow": SlowHashes(_no_slow_hash),
     }  # fmt: skip
     return StoredGrants(**(wiring | changes))
+
+
+async def _no_slow_hash(_hashed: str, _part: bytes) -> bool:
+    raise AssertionError("no key here was made elsewhere")
 
 
 async def run(app: App, statement: object) -> None:

@@ -508,7 +508,7 @@ async def test_50_parallel_cold_checks_of_one_key_read_once() -> None:
     bench.rows.gate.set()
     assert set(await asyncio.gather(*requests)) == {"ok"}
     assert len(bench.rows.reads) == 1
-    assert bench.verifier._flights == {}
+    assert bench.verifier._finder._flights == {}
     await bench.flush()
     assert bench.counted() == {"accepted": 50}
 
@@ -535,7 +535,7 @@ async def test_who_goes_away_leaves_the_read_to_the_others() -> None:
     bench.rows.gate.set()
     assert isinstance(await second, Verified)
     assert len(bench.rows.reads) == 1
-    assert bench.verifier._flights == {}
+    assert bench.verifier._finder._flights == {}
 
 
 async def test_a_read_that_everybody_left_ends_without_a_trace() -> None:
@@ -548,7 +548,7 @@ async def test_a_read_that_everybody_left_ends_without_a_trace() -> None:
     await asyncio.gather(request, return_exceptions=True)
     bench.rows.gate.set()
     await asyncio.sleep(0.01)
-    assert bench.verifier._flights == {}
+    assert bench.verifier._finder._flights == {}
     await bench.flush()
     assert bench.batches == []
 
@@ -559,12 +559,12 @@ async def test_a_cancelled_read_is_not_an_answer_for_ever() -> None:
     bench.rows.gate = asyncio.Event()
     request = asyncio.create_task(bench.check(key))
     await asyncio.sleep(0.01)
-    ((_, flight),) = bench.verifier._flights.values()
+    ((_, flight),) = bench.verifier._finder._flights.values()
     flight.cancel()  # as a closing event loop does
     await asyncio.gather(request, return_exceptions=True)
     await asyncio.sleep(0)
     bench.rows.gate.set()
-    assert bench.verifier._flights == {}
+    assert bench.verifier._finder._flights == {}
     assert await bench.code(key) == "ok"
 
 
@@ -581,7 +581,7 @@ async def test_a_read_that_hangs_is_not_waited_for_and_may_still_end(
     assert len(bench.rows.reads) == 1
     bench.rows.gate.set()
     await asyncio.sleep(0.01)
-    assert bench.verifier._flights == {}
+    assert bench.verifier._finder._flights == {}
     assert await bench.code(key) == "ok"
     assert len(bench.rows.reads) == 1
 
@@ -601,7 +601,7 @@ async def test_a_request_after_an_invalidation_does_not_join_the_read_before_it(
     assert await late == "KEY_REVOKED"
     await early  # it began before: either answer is right
     # The early read ended in the late one's flight's time, and left that alone.
-    assert bench.verifier._flights == {}
+    assert bench.verifier._finder._flights == {}
     assert await bench.code(key) == "KEY_REVOKED"
 
 
@@ -622,7 +622,7 @@ async def test_of_two_reads_each_ends_its_own_flight(
             bench.cache.invalidate(["key:k1"])
     gates.pop(first).set()
     assert await requests.pop(first) == "ok"
-    assert len(bench.verifier._flights) == (first == "early")
+    assert len(bench.verifier._finder._flights) == (first == "early")
     third = asyncio.create_task(bench.code(key))
     for _ in range(20):
         await asyncio.sleep(0)
@@ -630,7 +630,7 @@ async def test_of_two_reads_each_ends_its_own_flight(
         gate.set()
     assert [await third, *[await each for each in requests.values()]] == ["ok", "ok"]
     assert len(bench.rows.reads) == 2
-    assert bench.verifier._flights == {}
+    assert bench.verifier._finder._flights == {}
     assert caplog.records == []
 
 

@@ -11,6 +11,7 @@ from keybearer.domain.model import Change, Kind, Member, News, Refusal
 from keybearer.domain.ports import Transaction
 from keybearer.verification.cache import Cache, Entry
 from keybearer.verification.coherence import LEASE_MS, Receipt
+from keybearer.verification.finder import Finder
 from keybearer.verification.lease import Lease, NoLease
 from keybearer.verification.presented import Presented
 from keybearer.verification.spread import Spread
@@ -25,15 +26,19 @@ class KeepsEveryFill(Cache):
         return super().put(digest, entry, begun=self.generation)
 
 
-class JoinsAnyFlight(Verifier):
-    async def _find(
-        self, digest: bytes, presented: Presented, kind: Kind | None
-    ) -> Entry | Refusal:
-        flight = self._flights.get(digest)
+class _JoinsAny(Finder):
+    async def find(self, digest: bytes, presented: Presented, kind: Kind | None) -> Entry | Refusal:
+        flight = self._flights.get((digest, kind))
         if flight is not None:
-            await self.lease.hold()
+            await self._lease.hold()
             return await asyncio.shield(flight[1]) or self._refused(presented)
-        return await super()._find(digest, presented, kind)
+        return await super().find(digest, presented, kind)
+
+
+class JoinsAnyFlight(Verifier):
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self._finder.__class__ = _JoinsAny
 
 
 class NeedsNoLease(Verifier):
