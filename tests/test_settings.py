@@ -10,7 +10,8 @@ import pytest
 from keybearer.domain.errors import Misuse
 from keybearer.domain.model import RateLimit
 from keybearer.domain.networks import AllowList
-from keybearer.settings import DAY_MS, PARSERS, PREFIX, Settings, load
+from keybearer.settings import PREFIX, Settings, load
+from keybearer.settingvalues import DAY_MS, PARSERS
 from tests.people import SECRET
 
 OTHER = "tests-only-older-Hq3kP9sV0aJ6uE4x"

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from keybearer.domain.durations import parse_duration
 from keybearer.domain.errors import Misuse
-from keybearer.settings import ALIASES, PARSERS, PREFIX, Settings, load
+from keybearer.settings import ALIASES, PREFIX, Settings, load
+from keybearer.settingvalues import PARSERS
 from tests.people import SECRET
 from tests.test_settings import ALIAS, refusal
 

@@ -10,7 +10,8 @@ import pytest
 
 from docs import reference
 from keybearer.domain.errors import PROBLEMS
-from keybearer.settings import ALIASES, PARSERS, PREFIX, Settings
+from keybearer.settings import ALIASES, PREFIX, Settings
+from keybearer.settingvalues import PARSERS
 from tests.docs.blocks import PAGES, ROOT
 
 DOCS = ROOT / "docs"

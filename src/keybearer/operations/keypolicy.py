@@ -8,7 +8,7 @@ from keybearer.domain.ports import Transaction
 from keybearer.operations.declaration import Access, Call, Empty, Output, operation
 from keybearer.operations.keyconfig import usual_config
 from keybearer.operations.keyrules import may_create
-from keybearer.settings import DAY_MS
+from keybearer.settingvalues import DAY_MS
 
 TAG = "API keys"
 EXPIRING_MS = 7 * DAY_MS

@@ -28,7 +28,7 @@ from keybearer.operations.rotation import (
     finish_rotation,
     get_rotation,
 )
-from keybearer.settings import DAY_MS
+from keybearer.settingvalues import DAY_MS
 from keybearer.web.pages import charts, making
 from keybearer.web.pages.forms import Form, checked, confirm, must_confirm
 from keybearer.web.pages.visit import Answer, Visit

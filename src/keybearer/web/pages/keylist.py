@@ -19,7 +19,7 @@ from keybearer.operations.keypolicy import get_key_policy, summarize_keys
 from keybearer.operations.keys import ListKeys, list_api_keys
 from keybearer.operations.keywire import ApiKey
 from keybearer.operations.reports import AskDailyUsage, daily_usage
-from keybearer.settings import DAY_MS
+from keybearer.settingvalues import DAY_MS
 from keybearer.web.pages import charts, exporting
 from keybearer.web.pages.forms import Form, checked, confirm, must_confirm
 from keybearer.web.pages.visit import Answer, Visit

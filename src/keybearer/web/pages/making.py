@@ -13,7 +13,7 @@ from keybearer.domain.instants import iso, parse_iso
 from keybearer.operations.declaration import Empty
 from keybearer.operations.keypolicy import KeyPolicy, get_key_policy
 from keybearer.operations.keys import CreateKey, create_api_key
-from keybearer.settings import DAY_MS
+from keybearer.settingvalues import DAY_MS
 from keybearer.web.pages.forms import Form, checked, confirm, must_confirm, once
 from keybearer.web.pages.visit import Answer, Visit
 

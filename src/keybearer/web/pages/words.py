@@ -6,7 +6,8 @@ from keybearer.adapters.languages import N_, Language
 from keybearer.domain.errors import PROBLEMS
 from keybearer.domain.instants import parse_iso
 from keybearer.operations.keywire import ApiKey
-from keybearer.settings import DAY_MS, Settings
+from keybearer.settings import Settings
+from keybearer.settingvalues import DAY_MS
 
 STATUSES: Mapping[str, tuple[str, str]] = {
     "active": (N_("Active"), "circle-check"),
