@@ -17,7 +17,13 @@ from sqlalchemy.exc import IntegrityError
 
 from keybearer.adapters.sql import postgres as module
 from keybearer.adapters.sql.database import migrate
-from keybearer.adapters.sql.postgres import POOL_SIZE, WRITERS, AdvisoryLock, PostgresDatabase
+from keybearer.adapters.sql.postgres import (
+    POOL_SIZE,
+    RESERVED,
+    WRITERS,
+    AdvisoryLock,
+    PostgresDatabase,
+)
 from keybearer.domain.errors import Misuse, Unavailable
 from keybearer.domain.ports import Body, Transaction
 from tests.attacks.line import Line
@@ -223,6 +229,29 @@ async def test_reads_go_on_while_every_change_waits_for_one_row(database: Postgr
     assert database.busy == WRITERS
     go_on.set()
     await asyncio.gather(*writes)
+
+
+async def test_what_the_right_to_answer_depends_on_is_written_whatever_waits(
+    database: PostgresDatabase,
+) -> None:
+    lock = AdvisoryLock(database)
+    await lock.acquire()
+    all_stand, go_on = asyncio.Barrier(POOL_SIZE - RESERVED + 1), asyncio.Event()
+
+    async def stand_still(_tx: Transaction) -> None:
+        if not go_on.is_set():
+            await all_stand.wait()
+        await go_on.wait()
+
+    many = range(2 * POOL_SIZE)
+    writes = [asyncio.create_task(database.write(stand_still)) for _ in many]
+    reads = [asyncio.create_task(database.read(stand_still)) for _ in many]
+    await all_stand.wait()
+    assert await database.write(adding("a"), first=True) == "a"
+    await lock.check()
+    go_on.set()
+    await asyncio.gather(*writes, *reads)
+    await lock.release()
 
 
 async def test_a_migration_takes_as_long_as_it_takes(
@@ -432,7 +461,7 @@ async def test_a_session_killed_in_the_middle_commits_nothing(
 async def test_an_exhausted_pool_is_unavailable_soon(
     fresh_postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "POOL_SIZE", 2)
+    monkeypatch.setattr(module, "POOL_SIZE", module.RESERVED + 2)
     monkeypatch.setattr(module, "POOL_TIMEOUT_SECONDS", 0.5)
     database = PostgresDatabase(fresh_postgres)
     go = asyncio.Event()
@@ -584,6 +613,7 @@ async def test_a_lock_takes_no_connection_from_a_full_pool_for_ever(
     fresh_postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "POOL_SIZE", 1)
+    monkeypatch.setattr(module, "RESERVED", 0)
     monkeypatch.setattr(module, "POOL_TIMEOUT_SECONDS", 0.2)
     database = PostgresDatabase(fresh_postgres)
     lock = AdvisoryLock(database)

@@ -170,6 +170,30 @@ async def test_a_group_has_an_end(
     assert heard.said.count("COMMIT") == 4
 
 
+async def test_what_the_right_to_answer_depends_on_is_written_before_all_that_wait(
+    database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GROUP", 1)
+    held, written = Held(), list[str]()
+    busy = await held.busy(database)
+
+    def telling(id: str) -> Body[None]:
+        async def body(tx: Transaction) -> None:
+            await tx.run(_ADD, id=id)
+            written.append(id)
+
+        return body
+
+    waiting = [asyncio.create_task(database.write(telling(id))) for id in "abc"]
+    await asyncio.sleep(0.01)
+    first = [asyncio.create_task(database.write(telling(id), first=True)) for id in "12"]
+    await asyncio.sleep(0.01)
+    assert database.busy == 5
+    held.go.set()
+    await asyncio.gather(busy, *waiting, *first)
+    assert written == ["1", "2", "a", "b", "c"]
+
+
 @pytest.mark.parametrize(
     "raised", [ValueError("mine"), Unavailable("mine"), asyncio.CancelledError(), SystemExit(3)]
 )

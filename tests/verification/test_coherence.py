@@ -291,6 +291,60 @@ async def test_what_the_bus_brings_is_dropped_at_once_and_is_not_known_by_that()
     assert scene.log.nodes["me"].applied == 0  # who has acknowledged need not write
 
 
+class Noting(SlowLog):
+    """Each note waits for the gate, if one stands; each is written down as it is begun."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: list[int] = []
+        self.gate: asyncio.Event | None = None
+
+    async def note(self, node: str, seq: int, mark: int | None) -> None:
+        self.begun.append(seq)
+        if self.gate is not None:
+            await self.gate.wait()
+        await super().note(node, seq, mark)
+
+
+async def test_a_queue_of_writes_before_the_note_holds_up_no_renewal() -> None:
+    scene = Scene()
+    scene.log = scene.lease._log = log = Noting()
+    await scene.lease.renew()
+    log.gate = asyncio.Event()
+    for number in range(3):
+        log.change("key:1")
+        scene.clock.advance(LEASE_MS)
+        await asyncio.wait_for(scene.lease.renew(), 10)
+        await turns()
+        assert scene.lease.until == scene.clock.now() + LEASE_MS
+        assert scene.lease.seq == number + 1
+    assert (log.begun, log.nodes["me"].applied) == ([1], 0)  # one at a time
+    log.gate.set()
+    await turns()
+    assert (log.begun, log.nodes["me"].applied) == ([1, 3], 3)
+
+
+async def test_a_note_that_a_lost_database_did_not_take_is_made_with_the_next_renewal() -> None:
+    scene = Scene()
+    scene.log = scene.lease._log = log = Noting()
+    await scene.lease.renew()
+    log.change("key:1")
+    log.gate = asyncio.Event()
+    await scene.lease.renew()
+    await turns()
+    log.lost = True
+    log.gate.set()
+    await turns()
+    log.lost = False
+    assert (log.begun, log.nodes["me"].applied) == ([1], 0)
+    await scene.lease.renew()
+    await turns()
+    assert (log.begun, log.nodes["me"].applied) == ([1, 1], 1)
+    await scene.lease.renew()
+    await turns()
+    assert log.begun == [1, 1]
+
+
 async def test_what_the_bus_lost_is_acknowledged_and_noted_when_the_log_shows_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -301,6 +355,7 @@ async def test_what_the_bus_lost_is_acknowledged_and_noted_when_the_log_shows_it
     for change in heard:  # of more than it remembers, some are acknowledged twice
         scene.lease.heard(change)
     await scene.lease.renew()
+    await turns()
     assert scene.bus.acknowledged == [lost.seq, heard[0].seq]
     assert scene.log.nodes["me"].applied == 3
 

@@ -45,9 +45,9 @@ class Watched:
             await gate.wait()
         return result
 
-    async def write(self, body: Body[T]) -> T:
+    async def write(self, body: Body[T], *, first: bool = False) -> T:
         self.writes += 1
-        return await self._database.write(body)
+        return await self._database.write(body, first=first)
 
     async def close(self) -> None:
         await self._database.close()

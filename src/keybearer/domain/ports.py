@@ -78,10 +78,13 @@ class Database(Protocol):
         """Runs a body that only reads."""
         ...
 
-    async def write(self, body: Body[T]) -> T:
+    async def write(self, body: Body[T], *, first: bool = False) -> T:
         """Runs a body and returns when its commit is durable; an exception rolls it back.
 
         A body awaits nothing but its transaction.
+
+        Args:
+            first: before all that wait: a row that the right to answer depends on.
         """
         ...
 

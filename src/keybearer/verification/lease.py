@@ -55,6 +55,8 @@ class Lease:
         self._told = "lease.held"
         self._renewal: asyncio.Task[None] | None = None
         self._patient_until = 0.0
+        self._place: tuple[int, int | None] | None = None
+        self._noting: asyncio.Task[None] | None = None
 
     @property
     def seq(self) -> int:
@@ -136,7 +138,21 @@ class Lease:
         self._heard = {seq for seq in self._heard if seq > news.seq}
         if unheard:  # its message was lost, and somebody waits
             self._bus.acknowledge(unheard)
-            await self._log.note(self._me.id, news.seq, news.mark)
+            self._place = news.seq, news.mark
+        if self._place is not None and self._noting is None:
+            self._noting = patience.begin(self._note())
+            self._noting.add_done_callback(self._noted)
+
+    async def _note(self) -> None:
+        """Beside the renewals: a database that takes no writes now must not end the lease.
+
+        What is to be noted is applied already, so that late is slow, and never wrong. When the
+        database is lost meanwhile, the next renewal begins anew.
+        """
+        while (place := self._place) is not None:
+            await self._log.note(self._me.id, *place)
+            if self._place == place:
+                self._place = None
 
     async def _news(self) -> News:
         """The news of the log, as one who is a member and not suspected."""
@@ -185,6 +201,9 @@ class Lease:
 
     def _renewed(self, _task: "asyncio.Task[None]") -> None:
         self._renewal = None
+
+    def _noted(self, _task: "asyncio.Task[None]") -> None:
+        self._noting = None
 
 
 class NoLease:

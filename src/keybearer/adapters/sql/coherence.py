@@ -145,16 +145,20 @@ class SqlLog:
                     address=self._address,
                     joined_at=self._clock.now(),
                     lease_ms=member.lease_ms,
-                )
+                ),
+                first=True,
             )
 
     async def readmit(self, node: str) -> bool:
         """Takes the suspicion from a member; False if it is none any more."""
-        return await self._database.write(lambda tx: tx.run(_READMIT, of_node=node)) == 1
+        told = self._database.write(lambda tx: tx.run(_READMIT, of_node=node), first=True)
+        return await told == 1
 
     async def note(self, node: str, seq: int, mark: int | None) -> None:
         """Notes up to which change a member has applied all; nothing if that has another mark."""
-        await self._database.write(lambda tx: tx.run(_NOTE, of_node=node, until=seq, mark=mark))
+        await self._database.write(
+            lambda tx: tx.run(_NOTE, of_node=node, until=seq, mark=mark), first=True
+        )
 
     async def suspect(self, nodes: Iterable[str], mark: int) -> None:
         """Notes whose answer was missed; in order, so that two who note cannot deadlock."""
@@ -168,7 +172,7 @@ class SqlLog:
 
     async def leave(self, node: str) -> None:
         """Forgets a member that answers no more."""
-        await self._database.write(lambda tx: tx.run(_LEAVE, of_node=node))
+        await self._database.write(lambda tx: tx.run(_LEAVE, of_node=node), first=True)
 
 
 _EMPTY = Unavailable("the table coherence is empty; run `keybearer migrate`")

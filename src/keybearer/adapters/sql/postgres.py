@@ -22,9 +22,13 @@ log = logging.getLogger("keybearer")
 T = TypeVar("T")
 
 POOL_SIZE = 10
-WRITERS = POOL_SIZE - 2
-"""Transactions at once: one connection has the serving lock, and one is left for reads. So a lease
-is renewed and a key is looked up also while every change waits for the same row."""
+RESERVED = 2
+"""Connections that no other work takes: one has the serving lock, the other one writes what the
+right to answer depends on. So no queue of reads or writes ends a lease."""
+
+WRITERS = POOL_SIZE - RESERVED - 1
+"""Transactions at once: one connection is left for reads, so that a key is looked up also while
+every change waits for the same row."""
 
 POOL_TIMEOUT_SECONDS = 5.0
 CONNECT_TIMEOUT_SECONDS = 3.0
@@ -135,6 +139,7 @@ class PostgresDatabase:
         self.engine = connect_engine(url, idle_seconds=idle)
         self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writes: set[asyncio.Task[Any]] = set()
+        self._seats = asyncio.Semaphore(POOL_SIZE - RESERVED)
         self._room = asyncio.Semaphore(WRITERS)
 
     @property
@@ -156,19 +161,20 @@ class PostgresDatabase:
 
     async def _read(self, body: Body[T]) -> T:
         try:
-            async with _connected(self._reading) as connection:
+            async with _turn(self._seats), _connected(self._reading) as connection:
                 return await body(_Transaction(connection))
         except IntegrityError:
             raise
         except _LOST as error:
             raise _lost(error) from error
 
-    async def write(self, body: Body[T]) -> T:
+    async def write(self, body: Body[T], *, first: bool = False) -> T:
         """Runs a body in one transaction and returns after its commit.
 
         A body is run again where a row was held by somebody else for LOCK_SECONDS.
         """
-        task = asyncio.ensure_future(self._write(body))
+        turns = () if first else (self._room, self._seats)
+        task = asyncio.ensure_future(self._write(body, turns))
         self._writes.add(task)
         task.add_done_callback(self._written)
         # A caller that goes away must not cut a transaction in two: what began is finished.
@@ -179,12 +185,16 @@ class PostgresDatabase:
         if not task.cancelled():
             task.exception()  # whoever waits has it; nobody waiting must not make a warning
 
-    async def _write(self, body: Body[T]) -> T:
+    async def _write(self, body: Body[T], turns: Sequence[asyncio.Semaphore]) -> T:
         time = asyncio.get_running_loop().time
         until = time() + COMMAND_TIMEOUT_SECONDS
         while True:
             try:
-                async with self._writer() as connection, connection.begin():
+                async with (
+                    _turn(*turns),
+                    _connected(self.engine) as connection,
+                    connection.begin(),
+                ):
                     return await body(_Transaction(connection))
             except IntegrityError:
                 raise
@@ -201,24 +211,24 @@ class PostgresDatabase:
         finally:
             await engine.dispose()
 
-    @contextlib.asynccontextmanager
-    async def _writer(self) -> AsyncIterator[AsyncConnection]:
-        try:
-            async with asyncio.timeout(POOL_TIMEOUT_SECONDS):
-                await self._room.acquire()
-        except TimeoutError as error:
-            raise PoolTimeout from error
-        try:
-            async with _connected(self.engine) as connection:
-                yield connection
-        finally:
-            self._room.release()
-
     async def close(self) -> None:
         """Waits for the writes under way, then closes the pool."""
         if self._writes:
             await asyncio.wait(self._writes, timeout=COMMAND_TIMEOUT_SECONDS)
         await self.engine.dispose()
+
+
+@contextlib.asynccontextmanager
+async def _turn(*waited: asyncio.Semaphore) -> AsyncIterator[None]:
+    """A place among those that may ask at once, after whoever came before."""
+    async with contextlib.AsyncExitStack() as taken:
+        try:
+            async with asyncio.timeout(POOL_TIMEOUT_SECONDS):
+                for each in waited:
+                    await taken.enter_async_context(each)
+        except TimeoutError as error:
+            raise PoolTimeout from error
+        yield
 
 
 @contextlib.asynccontextmanager

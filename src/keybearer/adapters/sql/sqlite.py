@@ -6,6 +6,8 @@
                                                          COMMIT     one fsync for all of them
     callers ◀── results, each after the commit ──────────┘
 
+What the right to answer depends on stands first in the queue, before all other writes.
+
 A body is a coroutine that awaits nothing but its transaction; the transaction here never
 suspends, so `send(None)` runs a body to its end on whatever thread we are on. One indexed read
 takes tens of microseconds: a hop to another thread would cost more.
@@ -16,6 +18,7 @@ driver is pysqlite3, which brings its own.
 
 import asyncio
 import contextlib
+import itertools
 import os
 import queue
 import threading
@@ -38,6 +41,9 @@ BUSY_TIMEOUT_MS = 5_000
 _WAL_PAUSE_SECONDS = 0.01
 GROUP = 64
 """Bodies in one commit at the most."""
+
+_FIRST, _IN_TURN, _LAST = range(3)
+"""In which order writes are taken from the queue."""
 
 _FIXED = (3, 51, 3)
 
@@ -145,7 +151,8 @@ class SqliteDatabase:
         self._anchor: Connection | None = None
         self._reader: Connection | None = None
         self._reader_lock = threading.Lock()
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.PriorityQueue[tuple[int, int, _Job | None]] = queue.PriorityQueue()
+        self._numbers = itertools.count()
         self._writer: threading.Thread | None = None
         self._closed = False
 
@@ -171,7 +178,7 @@ class SqliteDatabase:
                 self._drop_reader()
                 raise _lost(error) from error
 
-    async def write(self, body: Body[T]) -> T:
+    async def write(self, body: Body[T], *, first: bool = False) -> T:
         """Runs a body on the writer thread and returns after its commit."""
         if self._closed:
             raise Unavailable("the database is closed")
@@ -183,7 +190,7 @@ class SqliteDatabase:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         future.add_done_callback(_heard)
-        self._jobs.put(_Job(body, future, loop))
+        self._put(_FIRST if first else _IN_TURN, _Job(body, future, loop))
         # A caller that goes away must not take its commit along: what began is finished.
         return await asyncio.shield(future)
 
@@ -191,7 +198,7 @@ class SqliteDatabase:
         """Finishes the writes that wait, then closes the file."""
         self._closed = True
         if self._writer is not None:
-            self._jobs.put(None)
+            self._put(_LAST, None)
             await asyncio.get_running_loop().run_in_executor(None, self._writer.join)
             self._writer = None
         with self._reader_lock:
@@ -200,6 +207,9 @@ class SqliteDatabase:
             self._anchor.close()
             self._anchor = None
         self.engine.dispose()
+
+    def _put(self, rank: int, job: "_Job | None") -> None:
+        self._jobs.put((rank, next(self._numbers), job))
 
     def _opened(self, connection: Connection | None) -> Connection:
         """The connection, or a new one, to the file that we began with.
@@ -238,12 +248,12 @@ class SqliteDatabase:
 
     def _write_for_ever(self) -> None:
         connection: Connection | None = None
-        while (job := self._jobs.get()) is not None:
+        while (job := self._jobs.get()[-1]) is not None:
             jobs = [job]
             ended = False
             with contextlib.suppress(queue.Empty):
                 while len(jobs) < GROUP:
-                    waiting = self._jobs.get_nowait()
+                    waiting = self._jobs.get_nowait()[-1]
                     if waiting is None:
                         ended = True
                         break
