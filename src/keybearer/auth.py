@@ -37,6 +37,7 @@ from keybearer.verification.access import AccessTokens
 from keybearer.verification.foreign import Schemes, SlowHashes
 from keybearer.verification.grants import StoredGrants
 from keybearer.verification.limiter import Limiter
+from keybearer.verification.lookups import LookUps
 from keybearer.verification.owners import Holds
 from keybearer.verification.presented import Headers, Places
 from keybearer.verification.quota import Quota
@@ -277,8 +278,9 @@ class Auth:
             new_kid=_fresh_id,
         )
         await signing.known()  # a SECRET that opens no key is told now, not at the first login
+        look_ups = LookUps(database)
         access = AccessTokens(
-            database=database,
+            look_ups=look_ups,
             signing=signing,
             clock=clock,
             holds=holds,
@@ -287,6 +289,7 @@ class Auth:
         )
         self._slow_hashes = Hasher(threads=1, queue=4)
         grants = StoredGrants(
+            look_ups=look_ups,
             database=database,
             clock=clock,
             ring=ring,

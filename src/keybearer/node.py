@@ -67,7 +67,7 @@ class Node:
         self.id = os.urandom(8).hex()
         self.receipts = Receipts()
         self._me = Member(id=self.id, lease_ms=LEASE_MS + settings.stale_if_database_lost)
-        self._log = SqlLog(database, clock, settings.base_url)
+        self._log = SqlLog(database, clock, settings.base_url, line=lock.line)
         self.cache = Cache(settings.cache_size, settings.cache_mb * 2**20)
         self.bus: RedisBus | None = None
         self.lease: AnyLease = NoLease(self.cache)

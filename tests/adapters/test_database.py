@@ -14,8 +14,9 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, inspect, text
 
 from keybearer.adapters.sql import coherence
+from keybearer.adapters.sql.advisory import AdvisoryLock
 from keybearer.adapters.sql.database import migrate, open_database, versions
-from keybearer.adapters.sql.postgres import AdvisoryLock, PostgresDatabase
+from keybearer.adapters.sql.postgres import PostgresDatabase
 from keybearer.adapters.sql.serving import FileLock
 from keybearer.adapters.sql.sqlite import SqliteDatabase
 from keybearer.adapters.sql.tables import metadata

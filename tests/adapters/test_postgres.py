@@ -15,13 +15,14 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
+from keybearer.adapters.sql import advisory
 from keybearer.adapters.sql import postgres as module
+from keybearer.adapters.sql.advisory import AdvisoryLock
 from keybearer.adapters.sql.database import migrate
 from keybearer.adapters.sql.postgres import (
     POOL_SIZE,
     RESERVED,
     WRITERS,
-    AdvisoryLock,
     PostgresDatabase,
 )
 from keybearer.domain.errors import Misuse, Unavailable
@@ -651,7 +652,7 @@ async def test_the_lock_of_who_is_gone_without_a_word_is_free_soon(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(module, "SILENT_SECONDS", 2.0)
+    monkeypatch.setattr(advisory, "SILENT_SECONDS", 2.0)
     async with lock_on_a_dead_line(fresh_postgres):
         await asyncio.sleep(1.1)
         rival = AdvisoryLock(other)
@@ -665,8 +666,8 @@ async def test_a_lock_that_is_never_free_is_refused_in_the_end(
     other: PostgresDatabase, fresh_postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As before PostgreSQL 14, or where a process that is paused has it.
-    monkeypatch.setattr(module, "_LET_GO", text("SELECT :ms"))
-    monkeypatch.setattr(module, "SILENT_SECONDS", -1.5)
+    monkeypatch.setattr(advisory, "_LET_GO", text("SELECT :ms"))
+    monkeypatch.setattr(advisory, "SILENT_SECONDS", -1.5)
     async with lock_on_a_dead_line(fresh_postgres):
         await asyncio.sleep(1.1)
         with pytest.raises(Misuse, match="already serves"):

@@ -95,7 +95,7 @@ async def test_without_a_catalogue_scopes_limit_nobody(app: App, sign: Sign) -> 
         return None
 
     open_ = AccessTokens(
-        database=app.database, signing=app.signing, clock=app.clock, holds=holds, issuer=BASE,
+        look_ups=app.database, signing=app.signing, clock=app.clock, holds=holds, issuer=BASE,
         must_verify=True,
     )  # fmt: skip
     found = await open_.grant(await sign())
@@ -225,7 +225,7 @@ async def test_the_first_key_that_another_process_made_is_looked_for(
     assert await mine.known() == {}  # and is not read again for half a minute
     token = issue(await elsewhere.signer(), claims).encode()
     here = AccessTokens(
-        database=app.database, signing=mine, clock=clock, holds=app.holds, issuer=BASE,
+        look_ups=app.database, signing=mine, clock=clock, holds=app.holds, issuer=BASE,
         must_verify=True,
     )  # fmt: skip
     assert await here.claims(token) == claims

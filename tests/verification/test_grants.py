@@ -117,7 +117,8 @@ async def holds(_owner: str, role: Role) -> frozenset[str] | None:
 
 def stored(app: App, **changes: Any) -> StoredGrants:
     wiring: dict[str, Any] = {
-        "database": app.database, "clock": app.clock, "ring": app.ring, "limiter": Limiter(),
+        "look_ups": app.database, "database": app.database, "clock": app.clock, "ring": app.ring,
+        "limiter": Limiter(),
         "holds": holds, "accounts": True, "must_verify": True, "hashes": (),
         "access": app.access.grant, "slow": SlowHashes(_no_slow_hash),
     }  # fmt: skip

@@ -24,6 +24,12 @@ def local(auth: Auth) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000")
 
 
+@pytest.fixture(autouse=True)
+def a_look_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was seen for another one is no answer here."""
+    monkeypatch.setattr(health, "SHARED_SECONDS", 0)
+
+
 class DriftingClock(SystemClock):
     def __init__(self, drift: int) -> None:
         super().__init__()
@@ -129,6 +135,22 @@ async def test_a_lease_that_goes_on_without_the_database_degrades(
         clock.advance(7_000)
         state = await readiness(app, auth.node)
         assert (state.status, state.database, state.lease) == ("failing", "failing", "failing")
+
+
+@pytest.mark.parametrize(("seconds", "looks"), [(60, 1), (0, 3)])
+async def test_whoever_asks_soon_is_told_of_the_same_look(
+    client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, seconds: int, looks: int
+) -> None:
+    looked: list[App] = []
+
+    async def lag(app: App) -> int:
+        looked.append(app)
+        return 0
+
+    monkeypatch.setattr(health, "_lag", lag)
+    monkeypatch.setattr(health, "SHARED_SECONDS", seconds)
+    assert [(await client.get(READY)).status_code for _ in range(3)] == [200] * 3
+    assert len(looked) == looks
 
 
 async def test_a_lost_redis_degrades(ready_url: str) -> None:

@@ -66,16 +66,20 @@ class Transaction(Protocol):
 Body = Callable[[Transaction], Awaitable[T]]
 
 
-class Database(Protocol):
+class Reading(Protocol):
+    """Of a database what only reads. Raises `Unavailable` when it is lost."""
+
+    async def read(self, body: Body[T]) -> T:
+        """Runs a body that only reads."""
+        ...
+
+
+class Database(Reading, Protocol):
     """SQLite or PostgreSQL. Every method raises `Unavailable` when it is lost."""
 
     @property
     def busy(self) -> int:
         """Writes that wait for the one writer of SQLite; PostgreSQL's connections in use."""
-        ...
-
-    async def read(self, body: Body[T]) -> T:
-        """Runs a body that only reads."""
         ...
 
     async def write(self, body: Body[T], *, first: bool = False) -> T:

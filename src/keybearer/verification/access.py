@@ -5,7 +5,7 @@ from keybearer.domain import jwt
 from keybearer.domain.judgement import judge
 from keybearer.domain.jwt import AccessClaims, JwtRefusal
 from keybearer.domain.model import Grant, LoginSession, Refusal, Session, User, bars_of
-from keybearer.domain.ports import Clock, Database, Transaction
+from keybearer.domain.ports import Clock, Reading, Transaction
 from keybearer.verification.owners import Holds, owner_state
 from keybearer.verification.signing import SigningKeys
 
@@ -30,14 +30,14 @@ class AccessTokens:
     def __init__(
         self,
         *,
-        database: Database,
+        look_ups: Reading,
         signing: SigningKeys,
         clock: Clock,
         holds: Holds,
         issuer: str,
         must_verify: bool,
     ) -> None:
-        self._database = database
+        self._look_ups = look_ups
         self._signing = signing
         self._clock = clock
         self._holds = holds
@@ -82,7 +82,7 @@ class AccessTokens:
             login = await sessions.by_id(tx, claims.sid)
             return login, await accounts.user_by_id(tx, claims.sub)
 
-        login, user = await self._database.read(body)
+        login, user = await self._look_ups.read(body)
         if login is None or login.user_id != claims.sub:
             return Refusal(code="SESSION_ENDED")
         now = self._clock.now()

@@ -21,7 +21,7 @@ from keybearer.domain.model import (
     pack,
 )
 from keybearer.domain.networks import compile_allow_list
-from keybearer.domain.ports import Clock, Database, Row, Transaction
+from keybearer.domain.ports import Clock, Database, Reading, Row, Transaction
 from keybearer.verification.foreign import SlowHashes
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.owners import Holds, owner_state
@@ -31,6 +31,7 @@ class StoredGrants:
     """Grants from the database.
 
     Args:
+        look_ups: what reads them.
         accounts: whether owners are our users; else they are opaque ids and always active.
         must_verify: whether unverified users' credentials are refused.
         hashes: service tokens that the settings list.
@@ -42,6 +43,7 @@ class StoredGrants:
     def __init__(
         self,
         *,
+        look_ups: Reading,
         database: Database,
         clock: Clock,
         ring: PepperRing,
@@ -54,6 +56,7 @@ class StoredGrants:
         slow: SlowHashes,
         pepper: str = "",
     ) -> None:
+        self._look_ups = look_ups
         self._database = database
         self._clock = clock
         self._ring = ring
@@ -88,7 +91,7 @@ class StoredGrants:
         async def body(tx: Transaction) -> tuple[Key, Row] | None:
             return await keys.by_digest(tx, digests, now=self._clock.now())
 
-        found = await self._database.read(body)
+        found = await self._look_ups.read(body)
         if found is None:
             return None
         key, row = found
@@ -168,7 +171,7 @@ class StoredGrants:
                 ),
             )
 
-        grant = await self._database.read(body)
+        grant = await self._look_ups.read(body)
         return None if grant is None else await self._with_permissions(grant)
 
     async def service(self, token: bytes) -> Grant | None:
@@ -180,7 +183,7 @@ class StoredGrants:
         async def body(tx: Transaction) -> service_tokens.ServiceToken | None:
             return await service_tokens.by_hash(tx, hashed)
 
-        found = await self._database.read(body)
+        found = await self._look_ups.read(body)
         if found is None:
             return None
         return Grant(

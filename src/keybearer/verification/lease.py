@@ -116,8 +116,8 @@ class Lease:
 
     async def _renew(self) -> None:
         begun = self._clock.now()
-        news = await self._news()
         try:
+            news = await self._news()
             await self._still_ours()
         except PlaceLost:
             self._read_at = None  # a database that is only lost is what was declared

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 State = Literal["ok", "failing"]
 PATIENCE_SECONDS = 2.0
+SHARED_SECONDS = 0.5
+"""For so long one look is the answer to all who ask: nobody needs a credential to ask."""
+
 MAX_DRIFT_MS = 30_000
 ALIVE = b'{"status":"ok"}'
 OK = b'{"ok":true}'
@@ -70,20 +73,32 @@ class Ready:
 
     def __init__(self, auth: "Auth") -> None:
         self._auth = auth
+        self._look: asyncio.Task[Readiness] | None = None
+        self._shared_until = 0.0
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        try:
-            state = await readiness(await self._auth.running(), self._auth.node)
-        except (Unavailable, Misuse) as error:
-            log.warning("ready.not", extra={"reason": str(error)})
-            state = Readiness(
-                status="failing", database="failing", lease="failing", clock="ok", usage="ok"
-            )
+        state = await self._state()
         status = 503 if state.status == "failing" else 200
         headers = list(_HEADERS)
         if status == 503:
             headers.append((b"retry-after", b"1"))
         await send_answer(send, status, msgspec.json.encode(state), headers, self._auth.settings)
+
+    async def _state(self) -> Readiness:
+        loop, look = asyncio.get_running_loop(), self._look
+        if look is None or look.get_loop() is not loop or loop.time() >= self._shared_until:
+            self._shared_until = loop.time() + SHARED_SECONDS
+            look = self._look = begin(self._looked())
+        return await asyncio.shield(look)
+
+    async def _looked(self) -> Readiness:
+        try:
+            return await readiness(await self._auth.running(), self._auth.node)
+        except (Unavailable, Misuse) as error:
+            log.warning("ready.not", extra={"reason": str(error)})
+            return Readiness(
+                status="failing", database="failing", lease="failing", clock="ok", usage="ok"
+            )
 
 
 async def readiness(app: App, node: Node | None) -> Readiness:

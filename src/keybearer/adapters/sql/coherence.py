@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from keybearer.adapters.sql.tables import coherence, invalidations, nodes
 from keybearer.domain.errors import Unavailable
 from keybearer.domain.model import Change, Member, News
-from keybearer.domain.ports import Clock, Database, Row, Transaction
+from keybearer.domain.ports import Clock, Database, Reading, Row, Transaction
 
 KEPT_MS = 600_000
 """How long changes stay in the log; who reads it more rarely drops its whole cache."""
@@ -88,10 +88,19 @@ class SqlLog:
 
     Args:
         address: the BASE_URL that this process goes by, for the command beside it to know.
+        line: what a node reads the news over; as all else unless given.
     """
 
-    def __init__(self, database: Database, clock: Clock, address: str = "") -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        address: str = "",
+        *,
+        line: Reading | None = None,
+    ) -> None:
         self._database = database
+        self._line = database if line is None else line
         self._clock = clock
         self._address = address
 
@@ -128,7 +137,7 @@ class SqlLog:
                 member=None if row.node is None else _member(row.node, row),
             )
 
-        return await self._database.read(body)
+        return await self._line.read(body)
 
     async def members(self) -> Sequence[Member]:
         """Every member."""

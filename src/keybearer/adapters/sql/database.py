@@ -37,10 +37,8 @@ def open_database(
         database = SqliteDatabase(url.removeprefix("sqlite:///"))
         return database, FileLock(database.path, database.file, shared=shared)
     try:
-        from keybearer.adapters.sql.postgres import (  # noqa: PLC0415 -- an extra
-            AdvisoryLock,
-            PostgresDatabase,
-        )
+        from keybearer.adapters.sql.advisory import AdvisoryLock  # noqa: PLC0415 -- an extra
+        from keybearer.adapters.sql.postgres import PostgresDatabase  # noqa: PLC0415
     except ImportError as error:
         raise Misuse("PostgreSQL needs a driver: pip install 'keybearer[postgres]'") from error
     postgres = PostgresDatabase(url, shared=shared)

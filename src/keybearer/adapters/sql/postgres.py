@@ -1,23 +1,20 @@
-"""PostgreSQL through asyncpg: a pool, and the serving lock."""
+"""PostgreSQL through asyncpg: a pool."""
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import asyncpg
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool
 
-from keybearer.adapters.sql.serving import ALONE, PAUSES, SHARED, Standby
-from keybearer.domain.errors import Misuse, PlaceLost, Unavailable
+from keybearer.adapters.sql.serving import Standby
+from keybearer.domain.errors import Unavailable
 from keybearer.domain.ports import Body, Dialect, Row
-
-log = logging.getLogger("keybearer")
 
 T = TypeVar("T")
 
@@ -59,7 +56,7 @@ _LIMITS = (
     ", set_config('lock_timeout', '{lock:.0f}', false)"
 )
 _HELD_UP = "55P03"  # lock_not_available
-_LOST = (SQLAlchemyError, OSError, asyncio.TimeoutError, EOFError)
+LOST = (SQLAlchemyError, OSError, asyncio.TimeoutError, EOFError)
 
 
 def connect_engine(url: str, *, idle_seconds: float | None) -> AsyncEngine:
@@ -104,7 +101,9 @@ def connect_engine(url: str, *, idle_seconds: float | None) -> AsyncEngine:
     )
 
 
-class _Transaction:
+class PostgresTransaction:
+    """Statements on one connection."""
+
     dialect: Dialect = "postgresql"
 
     def __init__(self, connection: AsyncConnection) -> None:
@@ -137,7 +136,7 @@ class PostgresDatabase:
         self._url = url
         idle = IDLE_SECONDS if shared else ALONE_IDLE_SECONDS
         self.engine = connect_engine(url, idle_seconds=idle)
-        self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self.reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writes: set[asyncio.Task[Any]] = set()
         self._seats = asyncio.Semaphore(POOL_SIZE - RESERVED)
         self._room = asyncio.Semaphore(WRITERS)
@@ -161,12 +160,12 @@ class PostgresDatabase:
 
     async def _read(self, body: Body[T]) -> T:
         try:
-            async with _turn(self._seats), _connected(self._reading) as connection:
-                return await body(_Transaction(connection))
+            async with _turn(self._seats), connected(self.reading) as connection:
+                return await body(PostgresTransaction(connection))
         except IntegrityError:
             raise
-        except _LOST as error:
-            raise _lost(error) from error
+        except LOST as error:
+            raise unavailable(error) from error
 
     async def write(self, body: Body[T], *, first: bool = False) -> T:
         """Runs a body in one transaction and returns after its commit.
@@ -192,15 +191,15 @@ class PostgresDatabase:
             try:
                 async with (
                     _turn(*turns),
-                    _connected(self.engine) as connection,
+                    connected(self.engine) as connection,
                     connection.begin(),
                 ):
-                    return await body(_Transaction(connection))
+                    return await body(PostgresTransaction(connection))
             except IntegrityError:
                 raise
-            except _LOST as error:
+            except LOST as error:
                 if not _is_held_up(error) or time() >= until:
-                    raise _lost(error) from error
+                    raise unavailable(error) from error
 
     async def alter(self, body: Callable[[Connection], None]) -> None:
         """Runs a body in one transaction that may take as long as it takes: a migration."""
@@ -232,7 +231,7 @@ async def _turn(*waited: asyncio.Semaphore) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+async def connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """A connection that goes back into the pool, also when the loop ends meanwhile.
 
     SQLAlchemy's own way gives it back in another task, which a loop that ends cancels before it
@@ -250,139 +249,9 @@ def _is_held_up(error: BaseException) -> bool:
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == _HELD_UP
 
 
-def _lost(error: BaseException) -> Unavailable:
+def unavailable(error: BaseException) -> Unavailable:
+    """How one of LOST is told to whoever asked."""
     if isinstance(error, PoolTimeout):
         return Unavailable("PostgreSQL: every connection of the pool is busy")
     cause = error.orig if isinstance(error, DBAPIError) else error
     return Unavailable(f"PostgreSQL: {type(cause).__name__}: {cause}")
-
-
-_LOCK_NUMBER = 0x6B6579_62656172  # "keybear"
-_TRY_ALONE = text("SELECT pg_try_advisory_lock(:number) AS taken")
-_TRY_SHARED = text("SELECT pg_try_advisory_lock_shared(:number) AS taken")
-_ALIVE = text("SELECT 1")
-# What this server has not (`idle_session_timeout` came with PostgreSQL 14) stays as it is.
-_LET_GO = text(
-    "SELECT set_config(name, wanted.value, false) FROM pg_settings JOIN (VALUES "
-    "('idle_session_timeout', :ms), ('tcp_user_timeout', :ms), ('tcp_keepalives_idle', '4'), "
-    "('tcp_keepalives_interval', '2'), ('tcp_keepalives_count', '3')"
-    ") AS wanted (name, value) USING (name)"
-)
-_SILENT = text(
-    "SELECT bool_and(clock_timestamp() - state_change > interval '1 s') AS silent "
-    "FROM pg_locks JOIN pg_stat_activity USING (pid) "
-    "WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND datname = current_database() "
-    "AND database = datid AND (classid::bigint << 32) + objid::bigint = :number"
-)
-
-SILENT_SECONDS = 10.0
-"""After so long without a question PostgreSQL ends the session that has the lock, which asks twice
-a second. A machine that lost its power, or a line that was cut, says no goodbye, and TCP alone
-would keep the lock for hours."""
-
-_PATIENCE_SECONDS = 2.0
-_LOOK_SECONDS = 0.25
-
-
-class AdvisoryLock:
-    """An advisory lock of PostgreSQL on a connection of its own.
-
-    The lock goes with the connection: after a restart of the server or a cut line it must be
-    taken again, and while it is not held nothing is answered from the cache.
-
-    Args:
-        shared: whether others may have it too, if they share it.
-    """
-
-    def __init__(self, database: PostgresDatabase, *, shared: bool = False) -> None:
-        self._engine = database.engine
-        self._try = _TRY_SHARED if shared else _TRY_ALONE
-        self._refusal = SHARED if shared else ALONE
-        self._connection: AsyncConnection | None = None
-
-    async def acquire(self) -> None:
-        """Takes the lock or raises Misuse; waits for one whose holder has gone without a word."""
-        for pause in PAUSES:
-            if await self._take(self._try):
-                return
-            await asyncio.sleep(pause)
-        time, told = asyncio.get_running_loop().time, False
-        until = time() + SILENT_SECONDS + _PATIENCE_SECONDS
-        while not await self._take(self._try):
-            if time() >= until or not await self._is_silent():
-                raise Misuse(self._refusal)
-            if not told:
-                log.warning("serving.waits", extra={"seconds": SILENT_SECONDS})
-                told = True
-            await asyncio.sleep(_LOOK_SECONDS)
-
-    async def held_elsewhere(self) -> bool:
-        """Whether another process serves: tried, and let go of again."""
-        if self._connection is not None:
-            return False
-        if await self._take(_TRY_ALONE):
-            await self.release()
-            return False
-        return True
-
-    async def check(self) -> None:
-        """Asks over the connection that holds the lock; takes it again when it was lost."""
-        if self._connection is not None:
-            try:
-                await self._connection.execute(_ALIVE)
-                await self._connection.commit()
-                return
-            except _LOST:
-                await self.release()
-        if not await self._take(self._try):
-            raise PlaceLost("the serving lock was lost and another process has it")
-
-    async def release(self) -> None:
-        """Closes the connection and so lets go."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await _close(connection)
-
-    async def _is_silent(self) -> bool:
-        """Whether nobody who has the lock has asked anything for a second: dead, or paused."""
-        try:
-            async with _connected(self._engine) as connection:
-                found = await connection.execute(_SILENT, {"number": _LOCK_NUMBER})
-                return bool(found.scalar_one())
-        except _LOST as error:
-            raise _lost(error) from error
-
-    async def _take(self, attempt: TextClause) -> bool:
-        try:
-            connection = await self._engine.connect()
-        except _LOST as error:
-            raise _lost(error) from error
-        try:
-            row = (await connection.execute(attempt, {"number": _LOCK_NUMBER})).first()
-            taken = row is not None and bool(row.taken)
-            if taken:
-                await connection.execute(_LET_GO, {"ms": f"{SILENT_SECONDS * 1000:.0f}"})
-            await connection.commit()
-        except _LOST as error:
-            await _close(connection)
-            raise _lost(error) from error
-        except BaseException:
-            await _close(connection)
-            raise
-        if taken:
-            self._connection = connection
-        else:
-            await _close(connection)
-        return taken
-
-
-async def _close(connection: AsyncConnection) -> None:
-    # Not back into the pool: the session itself must end, for its locks to end. Said goodbye to
-    # by ourselves, as `invalidate` only cuts the line and leaves the socket to the next round.
-    with contextlib.suppress(*_LOST):
-        raw = await connection.get_raw_connection()
-        if raw.driver_connection is not None:
-            await raw.driver_connection.close(timeout=CONNECT_TIMEOUT_SECONDS)
-    with contextlib.suppress(*_LOST):
-        await connection.invalidate()
-        await connection.close()

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from keybearer.adapters.sql.file import OneFile
 from keybearer.domain.errors import Misuse, PlaceLost
+from keybearer.domain.ports import Reading
 
 ALONE = (
     "another process already serves this database. Without Redis (KEYBEARER_REDIS_URL) two cannot "
@@ -38,6 +39,11 @@ class Standby(ConnectionError):
 
 class ServingLock(Protocol):
     """Held by whoever serves a database; ends with the process, however it ends."""
+
+    @property
+    def line(self) -> Reading | None:
+        """What reads as the one that has the lock; None where any read is as good."""
+        ...
 
     async def acquire(self) -> None:
         """Takes the lock.
@@ -78,6 +84,11 @@ class FileLock:
         self._kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         self._refusal = SHARED if shared else ALONE
         self._file: int | None = None
+
+    @property
+    def line(self) -> None:
+        """None: who reads a file waits for nobody."""
+        return None
 
     async def acquire(self) -> None:
         """Takes the lock or raises Misuse."""
