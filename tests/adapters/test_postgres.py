@@ -628,6 +628,91 @@ async def test_a_lock_takes_no_connection_from_a_full_pool_for_ever(
     await database.close()
 
 
+async def test_lines_that_are_dead_without_a_word_are_all_given_up_at_once(
+    fresh_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "COMMAND_TIMEOUT_SECONDS", 3_600.0)
+    port = urlsplit(fresh_postgres).port
+    assert port is not None
+    async with Line("127.0.0.1", port) as line, asyncio.timeout(60):
+        database = PostgresDatabase(fresh_postgres.replace(f":{port}/", f":{line.port}/"))
+        lock = AdvisoryLock(database)
+        await lock.acquire()
+        await database.write(create)
+        await asyncio.gather(*(database.read(_sleep) for _ in range(5)))
+        line.lose()
+        reading = [asyncio.create_task(database.read(count)) for _ in range(2)]
+        writing = asyncio.create_task(database.write(adding("a")))
+        # Its old session has the lock still, on the server, and is ended first.
+        assert await lock.read(count) == 0
+        await lock.check()
+        assert await asyncio.gather(*reading) == [0, 0]
+        with pytest.raises(Unavailable):
+            await writing  # its commit may hold
+        assert await asyncio.gather(*(database.read(count) for _ in range(5))) == [0] * 5
+        assert await database.write(adding("b")) == "b"
+        await lock.release()
+        await database.close()
+
+
+async def test_a_stop_waits_for_no_line_that_is_dead(
+    fresh_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "COMMAND_TIMEOUT_SECONDS", 3_600.0)
+    for each in (module, advisory):
+        monkeypatch.setattr(each, "GOODBYE_SECONDS", 0.1)
+    port = urlsplit(fresh_postgres).port
+    assert port is not None
+    async with Line("127.0.0.1", port) as line, asyncio.timeout(60):
+        database = PostgresDatabase(fresh_postgres.replace(f":{port}/", f":{line.port}/"))
+        lock = AdvisoryLock(database)
+        await lock.acquire()
+        await database.write(create)
+        await asyncio.gather(*(database.read(_sleep) for _ in range(5)))
+        line.lose()
+        writing = asyncio.create_task(database.write(adding("a")))
+        await asyncio.sleep(0)
+        await lock.release()
+        await database.close()
+        with pytest.raises(Unavailable):
+            await writing
+
+
+async def test_a_lock_that_is_let_go_of_while_it_is_asked_is_not_taken_again(
+    database: PostgresDatabase, other: PostgresDatabase
+) -> None:
+    lock = AdvisoryLock(database)
+    await lock.acquire()
+    asking, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(tx: Transaction) -> int:
+        asking.set()
+        await go_on.wait()
+        return await tx.run(text("SELECT 1"))
+
+    reading = asyncio.create_task(lock.read(slow))
+    await asking.wait()
+    await lock.release()
+    go_on.set()
+    with pytest.raises(Unavailable):
+        await reading
+    assert not await AdvisoryLock(other).held_elsewhere()
+
+
+async def test_a_statement_that_fails_takes_the_lock_from_nobody(
+    database: PostgresDatabase, other: PostgresDatabase
+) -> None:
+    lock = AdvisoryLock(database)
+    await lock.acquire()
+    held = lock._connection
+    with pytest.raises(Unavailable, match="nothing"):
+        await lock.read(lambda tx: tx.one(text("SELECT * FROM nothing")))
+    assert lock._connection is held
+    assert await AdvisoryLock(other).held_elsewhere()
+    await lock.check()
+    await lock.release()
+
+
 @contextlib.asynccontextmanager
 async def lock_on_a_dead_line(url: str) -> AsyncIterator[AdvisoryLock]:
     """A lock that is held, and whose line was cut without a word."""

@@ -12,6 +12,7 @@ class Line:
         self._dead = asyncio.Event()
         self._alive = asyncio.Event()
         self._alive.set()
+        self._lost: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: list[asyncio.StreamWriter] = []
         self.port = 0
@@ -35,6 +36,10 @@ class Line:
     def mend(self) -> None:
         self._alive.set()
 
+    def lose(self) -> None:
+        """What is connected goes dead for ever, without a word; who dials anew gets through."""
+        self._lost |= {*self._writers}
+
     def lead_to(self, port: int) -> None:
         """Breaks every connection; the next ones end at another server."""
         self._target = (self._target[0], port)
@@ -53,6 +58,9 @@ class Line:
         with contextlib.suppress(OSError):
             while data := await source.read(65_536):
                 await self._alive.wait()
+                if sink in self._lost:
+                    continue
                 sink.write(data)
                 await sink.drain()
-            sink.close()
+            if sink not in self._lost:
+                sink.close()

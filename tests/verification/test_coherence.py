@@ -291,6 +291,34 @@ async def test_what_the_bus_brings_is_dropped_at_once_and_is_not_known_by_that()
     assert scene.log.nodes["me"].applied == 0  # who has acknowledged need not write
 
 
+@pytest.mark.parametrize("what", ["join", "readmit"])
+async def test_a_write_that_hangs_before_the_lease_leaves_the_next_renewal_free(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.05)
+    scene, gate = Scene(), asyncio.Event()
+    if what == "readmit":
+        await scene.log.join(ME)
+        await scene.log.suspect(["me"], 1)
+    write = getattr(scene.log, what)
+
+    async def hang(asked: object) -> object:
+        await gate.wait()
+        return await write(asked)
+
+    monkeypatch.setattr(scene.log, what, hang)
+    for read in (1, 2):
+        with pytest.raises(Unavailable, match="does not answer"):
+            await scene.lease.hold()
+        await asyncio.wait([scene.lease._renewal or asyncio.ensure_future(turns())])
+        assert scene.log.reads == read
+    assert scene.lease.until == 0
+    gate.set()
+    await turns()
+    await scene.lease.hold()
+    assert scene.log.nodes["me"].suspicion is None
+
+
 class Noting(SlowLog):
     """Each note waits for the gate, if one stands; each is written down as it is begun."""
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from keybearer.domain.errors import PlaceLost, Unavailable
 from keybearer.domain.model import Change, Member, News
@@ -12,6 +13,8 @@ from keybearer.verification.cache import Cache
 from keybearer.verification.coherence import LEASE_MS, Bus, Log
 
 log = logging.getLogger("keybearer")
+
+T = TypeVar("T")
 
 _HEARD = 10_000
 """Changes at the most that are remembered as acknowledged before the log shows them."""
@@ -163,10 +166,10 @@ class Lease:
                     log.warning("node.forgotten", extra={"node": self._me.id})
                 self._cache.clear()
                 self._known = None
-                await self._log.join(self._me)
+                await _in_time(self._log.join(self._me))
             elif news.member.suspicion is None:
                 return news
-            elif await self._log.readmit(self._me.id):
+            elif await _in_time(self._log.readmit(self._me.id)):
                 log.info("node.readmitted", extra={"node": self._me.id})
                 return news
 
@@ -204,6 +207,14 @@ class Lease:
 
     def _noted(self, _task: "asyncio.Task[None]") -> None:
         self._noting = None
+
+
+async def _in_time(asked: Coroutine[Any, Any, T]) -> T:
+    """A write that goes on where the database is slow: the next renewal sees what came of it.
+
+    A renewal that waited for it would ask nothing, and not notice that its line is dead.
+    """
+    return await patience.in_time(patience.begin(asked))
 
 
 class NoLease:

@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import asyncpg
-from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidatePoolError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool
@@ -30,6 +31,9 @@ every change waits for the same row."""
 POOL_TIMEOUT_SECONDS = 5.0
 CONNECT_TIMEOUT_SECONDS = 3.0
 COMMAND_TIMEOUT_SECONDS = 10.0
+GOODBYE_SECONDS = 2.0
+"""How long connections may take to be closed in an orderly way."""
+
 IDLE_SECONDS = 2.0
 """How long a transaction may stand still: a process that was paused in the midst of a change, or
 whose machine lost its power, has the counter of changes locked, and nobody could revoke anything
@@ -59,11 +63,17 @@ _HELD_UP = "55P03"  # lock_not_available
 LOST = (SQLAlchemyError, OSError, asyncio.TimeoutError, EOFError)
 
 
-def connect_engine(url: str, *, idle_seconds: float | None) -> AsyncEngine:
+Lines = WeakSet[asyncpg.Connection]
+
+
+def connect_engine(
+    url: str, *, idle_seconds: float | None, lines: Lines | None = None
+) -> AsyncEngine:
     """An engine for a `postgresql://` URL; nothing is connected yet.
 
     Args:
         idle_seconds: how long a transaction may stand still; None where nothing has a limit.
+        lines: takes every connection, also one that is not in the pool yet.
     """
     greeting = _GREETING
     if idle_seconds is not None:
@@ -74,17 +84,19 @@ def connect_engine(url: str, *, idle_seconds: float | None) -> AsyncEngine:
             line = await asyncpg.connect(*address, **options)
         except asyncpg.TargetServerAttributeNotMatched:
             raise Standby from None
+        if lines is not None:
+            lines.add(line)
         try:
             # Not among the parameters of the start, which a pooler on the way forgets or refuses,
             # and asked as well as required: a pooler may tell of another server than is there now.
-            if await line.fetchval(greeting):
+            if await line.fetchval(greeting, timeout=CONNECT_TIMEOUT_SECONDS):
                 raise Standby
         except BaseException:
             line.terminate()
             raise
         return line
 
-    return create_async_engine(
+    engine = create_async_engine(
         "postgresql+asyncpg://" + url.split("://", 1)[1],
         pool_size=POOL_SIZE,
         max_overflow=0,
@@ -99,6 +111,14 @@ def connect_engine(url: str, *, idle_seconds: float | None) -> AsyncEngine:
             "server_settings": {"application_name": "keybearer", "jit": "off"},
         },
     )
+    event.listen(engine.sync_engine, "checkout", _refuse_dead)
+    return engine
+
+
+def _refuse_dead(connection: Any, _record: object, _proxy: object) -> None:
+    """Has the pool dial anew where it is known without a question that the line is dead."""
+    if connection.driver_connection.is_closed():
+        raise InvalidatePoolError
 
 
 class PostgresTransaction:
@@ -135,7 +155,8 @@ class PostgresDatabase:
     def __init__(self, url: str, *, shared: bool = False) -> None:
         self._url = url
         idle = IDLE_SECONDS if shared else ALONE_IDLE_SECONDS
-        self.engine = connect_engine(url, idle_seconds=idle)
+        self._lines: Lines = WeakSet()
+        self.engine = connect_engine(url, idle_seconds=idle, lines=self._lines)
         self.reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writes: set[asyncio.Task[Any]] = set()
         self._seats = asyncio.Semaphore(POOL_SIZE - RESERVED)
@@ -210,11 +231,22 @@ class PostgresDatabase:
         finally:
             await engine.dispose()
 
+    def give_up(self) -> None:
+        """Ends every connection at once, without a word; who waits for an answer has none.
+
+        For a server that says nothing: each that waited in the pool would be waited for in turn.
+        """
+        for line in list(self._lines):
+            line.terminate()
+
     async def close(self) -> None:
         """Waits for the writes under way, then closes the pool."""
         if self._writes:
             await asyncio.wait(self._writes, timeout=COMMAND_TIMEOUT_SECONDS)
-        await self.engine.dispose()
+        closing = asyncio.ensure_future(self.engine.dispose())
+        await asyncio.wait([closing], timeout=GOODBYE_SECONDS)
+        self.give_up()
+        await closing
 
 
 @contextlib.asynccontextmanager
