@@ -35,11 +35,16 @@ def _without_request_id(answer: httpx2.Response) -> dict[str, Any]:
 
 async def test_a005_ownership_is_not_for_the_client_to_say(town: Town) -> None:
     for field in (
-        *("user_id", "ownerId", "owner", "referenceId", "organizationId", "configId"),
-        *("createdBy", "tenantId", "id", "start", "status", "key"),
+        *("user_id", "ownerId", "owner", "referenceId", "createdBy", "tenantId"),
+        *("id", "start", "status", "key"),
     ):
         answer = await town.create(name="x", **{field: town.u2})
         assert is_problem(answer, 400, "UNKNOWN_FIELD"), field
+    for field, code in (
+        ("organizationId", "VALIDATION_ERROR"),
+        ("configId", "UNKNOWN_CONFIGURATION"),
+    ):
+        assert is_problem(await town.create(name="x", **{field: town.u2}), 400, code)
     assert await town.count() == 1
 
 

@@ -142,6 +142,10 @@ async def create_api_key(call: Call, asked: CreateKey) -> CreatedApiKey:
     await require_fresh(call)
     config = config_of(call, asked.config_id)
     if config.role is None:
+        if asked.organization_id is not None:
+            raise Failure(
+                "VALIDATION_ERROR", "organizationId: users own keys of this configuration."
+            )
         owner_id, role = await _owner(call, asked.user_id)
     else:
         if asked.organization_id is None:
