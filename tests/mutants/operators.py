@@ -15,10 +15,10 @@
 | `break`, `continue`     | the other one                                                        |
 | `lambda: a`             | `lambda: None`                                                       |
 
-Left as they are, because nothing that is promised stands on them: docstrings, annotations and
-aliases of types, imports, decorators, protocols, `__slots__`, the options `frozen`, `kw_only` and
-`gc` of a Struct, sentences for people (in `raise`, in `Problem`, or of three words and more), and
-what a log event tells (that it is logged is tried).
+Left as they are, because nothing that is promised stands on them: docstrings, annotations, aliases
+and variables of types, imports, decorators, protocols, `__slots__`, the options `frozen`, `kw_only`
+and `gc` of a Struct, sentences for people (in `raise`, in `Problem`, or of three words and more),
+and what a log event tells (that it is logged is tried).
 """
 
 import ast
@@ -212,6 +212,8 @@ def _left_alone(node: ast.AST, parent: ast.AST) -> bool:
             alias = isinstance(value, ast.Subscript) or (
                 isinstance(value, ast.BinOp) and isinstance(value.op, ast.BitOr)
             )
+            if isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
+                alias = value.func.id == "TypeVar"
             return alias or name.startswith("__") or name == "log"
         case ast.Assign(targets=[ast.Name(id="__slots__")]):
             return True

@@ -54,6 +54,7 @@ def test_each_place_has_its_wrongs(code: str, expected: list[str]) -> None:
         "from a import b as c",
         "Kind = Literal['a', 'b']",
         "Either = A | B",
+        "T = TypeVar('T')",
         "x: int",
         "__slots__ = ('a',)",
         "class A(Protocol):\n    def f(self) -> int:\n        return 1 + 1",
