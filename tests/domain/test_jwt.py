@@ -151,6 +151,17 @@ def test_a_token_of_8_kb_is_issued() -> None:
     assert max(lengths) == jwt.MAX_LENGTH
 
 
+def test_clocks_may_differ_by_five_seconds_unless_said_otherwise() -> None:
+    for late, outcome in ((4, CLAIMS), (5, JwtRefusal.EXPIRED)):
+        now = CLAIMS.exp + late
+        read = jwt.read(TOKEN, KEYS, issuer=ISSUER, audience=AUDIENCE, now_seconds=now)
+        assert read == outcome
+
+
+def test_a_refusal_is_called_what_it_is() -> None:
+    assert [str(each) for each in JwtRefusal] == [each.name.lower() for each in JwtRefusal]
+
+
 # ---------------------------------------------------------------------------------------- the key
 
 

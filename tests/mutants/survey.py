@@ -21,6 +21,9 @@ PATIENCE = float(os.environ.get("PATIENCE", "6"))
 LONG = 2.5
 """… without those that take longer than this, where there are others."""
 
+FIGURES = "/test_figures."
+"""Where the tests of constants stand: they go through no line of a module."""
+
 
 @dataclass
 class Survey:
@@ -65,11 +68,19 @@ class Survey:
             found = found or known.get(mutant.header, set())
         mirror = f"/test_{Path(mutant.module).stem}"
         if not found:
-            found = {test for test in self.seconds if mirror in test} | self._speaking(mutant)
+            beside = (mirror, FIGURES)
+            found = {test for test in self.seconds if any(each in test for each in beside)}
+            found |= self._speaking(mutant)
         quick = {test for test in found if self.seconds[test] <= LONG}
         order = sorted(
             quick or found,
-            key=lambda test: (test != first, mirror not in test, self.seconds[test], test),
+            key=lambda test: (
+                test != first,
+                FIGURES not in test,
+                mirror not in test,
+                self.seconds[test],
+                test,
+            ),
         )
         spent = 0.0
         chosen: list[str] = []

@@ -41,7 +41,7 @@ def normalise(address: str) -> str:
     if len(address) > _LONGEST_INPUT:
         raise ValueError(f"An e-mail address has at most {MAX_ADDRESS} characters.")
     local, at, domain = address.strip(_ASCII_SPACE).partition("@")
-    if not at or "@" in domain or "@" in unicodedata.normalize("NFKC", local + domain):
+    if not at or "@" in unicodedata.normalize("NFKC", local + domain):
         raise ValueError(f"An e-mail address has exactly one @. {_EXAMPLE}")
     local = local.lower() if local.isascii() else local
     if len(local) > MAX_LOCAL_PART:
