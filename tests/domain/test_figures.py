@@ -29,3 +29,7 @@ def test_a_window_is_cut_into_64_pieces() -> None:
 
 def test_a_secret_that_is_replaced_may_go_on_until_the_last_instant() -> None:
     assert model.UNTIL_FINISHED == 253_402_300_799_999  # 9999-12-31T23:59:59.999Z
+
+
+def test_an_operator_who_acts_for_nobody_in_particular_is_written_down_as_ever() -> None:
+    assert model.ANYONE == "*"

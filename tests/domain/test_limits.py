@@ -167,6 +167,12 @@ def test_an_age_is_never_more_than_it_was(scene: tuple[int, int, list[tuple[int,
             assert 0 <= age <= now - then
 
 
+def test_what_is_added_is_one_unless_said_otherwise() -> None:
+    window = SlidingWindow(5, 1_000)
+    assert window.add(NOW)
+    assert window.remaining(NOW) == 4
+
+
 @pytest.mark.parametrize("later", [65_000, 66_000, 130_000, 500_000])
 def test_what_no_longer_counts_is_not_given_back(later: int) -> None:
     window, edge = SlidingWindow(2, 64_000), NOW - NOW % 64_000
@@ -408,6 +414,7 @@ def test_a_changed_limit_keeps_counting_what_was_accepted(
 @example(msgspec.msgpack.encode([1_000, 5, [1] * 64]))
 @example(msgspec.msgpack.encode([1_000, 5, [1] * 64 + [-1]]))
 @example(msgspec.msgpack.encode([1_000, 5, []]))
+@example(msgspec.msgpack.encode([1_000, NOW * 64 // 1_000, [1] * 65, "of a later version"]))
 @example(msgspec.msgpack.encode([2**60, 5, [0] * 65]))
 def test_bytes_that_are_no_dump_start_an_empty_window(data: bytes) -> None:
     window = SlidingWindow.load(data, 3, 1_000)

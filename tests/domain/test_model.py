@@ -12,14 +12,19 @@ from keybearer.domain.model import (
     ANONYMOUS,
     Anonymous,
     Bars,
+    Batch,
+    Change,
+    Count,
     Grant,
     Key,
     KeySecret,
     Kind,
+    LastUse,
     LoginSession,
     RateLimit,
     Refusal,
     Sample,
+    SecretUse,
     Session,
     User,
     Verdict,
@@ -210,3 +215,28 @@ def test_a_verdict_is_a_value_that_can_be_written_and_read(verdict: Verdict) -> 
 
 def test_nobody_is_equal_to_nobody() -> None:
     assert Anonymous() == ANONYMOUS
+
+
+def test_what_an_earlier_version_left_on_the_disk_or_sent_over_the_bus_is_read() -> None:
+    row = [
+        "id",
+        [["k", 0, "accepted", 3]],
+        [["k", 5, "203.0.113.7", "curl", 3, b"state"], ["l", 5, None, None, 1]],
+        [["s", 5, None, None, 1, None]],
+        [[b"digest", 5, None, 2]],
+        [["k", "accepted", 5, 3, None, "curl"]],
+    ]
+    batch = msgspec.msgpack.decode(msgspec.msgpack.encode(row), type=Batch)
+    assert batch == Batch(
+        id="id",
+        counts=[Count(key_id="k", hour=0, outcome="accepted", n=3)],
+        keys=[
+            LastUse(id="k", at=5, ip="203.0.113.7", user_agent="curl", n=3, limit_state=b"state"),
+            LastUse(id="l", at=5, ip=None, user_agent=None, n=1),
+        ],
+        sessions=[LastUse(id="s", at=5, ip=None, user_agent=None, n=1)],
+        secrets=[SecretUse(digest=b"digest", at=5, ip=None, n=2)],
+        samples=[Sample(key_id="k", outcome="accepted", at=5, n=3, ip=None, user_agent="curl")],
+    )
+    change = msgspec.msgpack.encode([7, ["key:k"], "node"])
+    assert msgspec.msgpack.decode(change, type=Change) == Change(7, ("key:k",), "node")
