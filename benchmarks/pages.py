@@ -10,8 +10,8 @@ from benchmarks.keys import SECRET
 from benchmarks.measure import RUNS, Figure, percentile
 from keybearer import Auth
 from keybearer.adapters.sql import usage
-from keybearer.domain.model import Count
 from keybearer.domain.ports import Transaction
+from keybearer.domain.uses import Count
 from keybearer.inputs import CreateKey
 from keybearer.web.mount import no_app
 

@@ -23,9 +23,10 @@ from keybearer.api import Api
 from keybearer.domain.credentials import PepperRing, guessable
 from keybearer.domain.errors import Misuse, Unavailable
 from keybearer.domain.ids import RANDOM_BYTES, new_id
-from keybearer.domain.model import Batch, Role
+from keybearer.domain.model import Role
 from keybearer.domain.permissions import stated
 from keybearer.domain.ports import Clock, Database
+from keybearer.domain.uses import Batch
 from keybearer.jobs import Jobs
 from keybearer.node import Node, journals_of
 from keybearer.operations.app import App, Identify

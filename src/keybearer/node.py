@@ -13,8 +13,8 @@ from keybearer.adapters import journal
 from keybearer.adapters.sql.about import identity
 from keybearer.adapters.sql.coherence import SqlLog, read_name
 from keybearer.adapters.sql.serving import ServingLock
+from keybearer.domain.changes import Member
 from keybearer.domain.errors import Unavailable
-from keybearer.domain.model import Member
 from keybearer.domain.ports import Clock, Database
 from keybearer.settings import Settings
 from keybearer.verification import patience

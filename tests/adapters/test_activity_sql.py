@@ -14,7 +14,7 @@ from keybearer.adapters.sql.database import open_database
 from keybearer.adapters.sql.postgres import PostgresDatabase
 from keybearer.adapters.sql.sqlite import SqliteDatabase
 from keybearer.adapters.sql.tables import activity as table
-from keybearer.domain.model import Sample
+from keybearer.domain.uses import Sample
 from tests.people import START
 
 AnyDatabase = SqliteDatabase | PostgresDatabase

@@ -12,8 +12,8 @@ from keybearer.adapters.sql.database import open_database
 from keybearer.adapters.sql.postgres import PostgresDatabase
 from keybearer.adapters.sql.sqlite import SqliteDatabase
 from keybearer.adapters.sql.tables import api_keys, usage_batches
-from keybearer.domain.model import Batch, Count, LastUse, Sample
 from keybearer.domain.ports import Transaction
+from keybearer.domain.uses import Batch, Count, LastUse, Sample
 from tests.people import START, fresh_id
 from tests.servers import PostgresServer
 

@@ -11,7 +11,7 @@ import pytest
 from keybearer.adapters.redis import bus as module
 from keybearer.adapters.redis.bus import RedisBus
 from keybearer.adapters.redis.connection import close, subscriber
-from keybearer.domain.model import Change
+from keybearer.domain.changes import Change
 from tests.servers import RedisServer
 
 NAME = "0123456789abcdef"

@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from keybearer.adapters.sql.coherence import SqlLog, forget
 from keybearer.adapters.sql.database import open_database
-from keybearer.domain.model import Member
+from keybearer.domain.changes import Member
 from keybearer.domain.ports import Database, Transaction
 from keybearer.verification.coherence import LEASE_MS
 from tests.people import START, StandingClock

@@ -17,8 +17,9 @@ from keybearer.adapters.sql.sqlite import SqliteDatabase
 from keybearer.adapters.sql.tables import activity as activity_rows
 from keybearer.adapters.sql.tables import api_key_secrets, api_keys
 from keybearer.adapters.sql.tables import usage as usage_rows
-from keybearer.domain.model import EXPIRING_MS, Count, Key, Sample, Status
+from keybearer.domain.model import EXPIRING_MS, Key, Status
 from keybearer.domain.ports import Transaction
+from keybearer.domain.uses import Count, Sample
 from tests.people import START
 
 AnyDatabase = SqliteDatabase | PostgresDatabase

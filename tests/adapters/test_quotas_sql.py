@@ -11,7 +11,8 @@ from keybearer.adapters.sql import keys, quotas
 from keybearer.adapters.sql.database import open_database
 from keybearer.adapters.sql.quotas import StoredQuotas
 from keybearer.domain.limits import CHUNK_SHARE, ration, refill
-from keybearer.domain.model import Key, Taken, Unspent
+from keybearer.domain.model import Key
+from keybearer.domain.uses import Taken, Unspent
 from tests.adapters.test_keys_sql import AnyDatabase, add, key_of, stored
 from tests.people import START
 

@@ -14,8 +14,8 @@ from keybearer.adapters.sql.database import open_database
 from keybearer.adapters.sql.postgres import PostgresDatabase
 from keybearer.adapters.sql.sqlite import SqliteDatabase
 from keybearer.adapters.sql.tables import api_key_secrets, api_keys, sessions
-from keybearer.domain.model import Count, LastUse, SecretUse
 from keybearer.domain.ports import Row, Transaction
+from keybearer.domain.uses import Count, LastUse, SecretUse
 from tests.people import START
 
 AnyDatabase = SqliteDatabase | PostgresDatabase

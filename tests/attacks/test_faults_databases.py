@@ -19,7 +19,7 @@ import pytest
 from keybearer import Auth
 from keybearer.adapters.sql import batches, postgres
 from keybearer.domain.errors import Unavailable
-from keybearer.domain.model import Batch
+from keybearer.domain.uses import Batch
 from keybearer.verification.usage import Usage
 from keybearer.web.mount import no_app
 from tests.adapters.test_postgres import Power, kill_sessions, own_server

@@ -7,24 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keybearer.domain.changes import Change
 from keybearer.domain.instants import MAX_INSTANT
 from keybearer.domain.model import (
     ANONYMOUS,
     Anonymous,
     Bars,
-    Batch,
-    Change,
-    Count,
     Grant,
     Key,
     KeySecret,
     Kind,
-    LastUse,
     LoginSession,
     RateLimit,
     Refusal,
-    Sample,
-    SecretUse,
     Session,
     User,
     Verdict,
@@ -32,6 +27,7 @@ from keybearer.domain.model import (
     pack,
 )
 from keybearer.domain.networks import AllowList
+from keybearer.domain.uses import Batch, Count, LastUse, Sample, SecretUse
 
 NOW = 1_795_000_000_000
 DAY_MS = 86_400_000

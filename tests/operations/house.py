@@ -18,18 +18,10 @@ from keybearer.adapters.sql.database import migrate, open_database
 from keybearer.adapters.sql.outbox import Letter
 from keybearer.adapters.sql.tables import api_keys, sessions, users
 from keybearer.adapters.tracing import NO_TRACER
+from keybearer.domain.changes import Member
 from keybearer.domain.credentials import PepperRing
 from keybearer.domain.ids import RANDOM_BYTES
-from keybearer.domain.model import (
-    ANONYMOUS,
-    ANYONE,
-    Anonymous,
-    Key,
-    Member,
-    RequestFacts,
-    Session,
-    User,
-)
+from keybearer.domain.model import ANONYMOUS, ANYONE, Anonymous, Key, RequestFacts, Session, User
 from keybearer.domain.ports import Row, Transaction
 from keybearer.operations import outbox
 from keybearer.operations.app import App

@@ -8,7 +8,8 @@ import pytest
 from keybearer import Unavailable
 from keybearer.adapters.sql import audit
 from keybearer.adapters.sql import keys as keys_sql
-from keybearer.domain.model import Change, Refusal, Session
+from keybearer.domain.changes import Change
+from keybearer.domain.model import Refusal, Session
 from keybearer.domain.ports import Transaction
 from keybearer.operations import people, upkeep
 from keybearer.operations.app import App

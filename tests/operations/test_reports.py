@@ -5,8 +5,9 @@ import pytest
 
 from keybearer import Auth
 from keybearer.adapters.sql import usage
-from keybearer.domain.model import Count, Session
+from keybearer.domain.model import Session
 from keybearer.domain.ports import Transaction
+from keybearer.domain.uses import Count
 from keybearer.inputs import AskActivity, AskDailyUsage, RevokeKey, UpdateKey, VerifyKey
 from keybearer.operations import upkeep
 from keybearer.operations.app import App

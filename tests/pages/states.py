@@ -8,8 +8,8 @@ from playwright.async_api import Page
 from sqlalchemy import text
 
 from keybearer.adapters.sql import usage
-from keybearer.domain.model import Count
 from keybearer.domain.ports import Transaction
+from keybearer.domain.uses import Count
 from keybearer.inputs import RevokeKey, RotateKey, UpdateKey
 from tests.pages.site import Site
 from tests.people import PASSWORD

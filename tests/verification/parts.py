@@ -7,26 +7,14 @@ from typing import Any
 
 import msgspec
 
+from keybearer.domain.changes import Change, Member, News
 from keybearer.domain.credentials import SERVICE_PREFIX, PepperRing, mint
 from keybearer.domain.errors import PlaceLost, Unavailable
 from keybearer.domain.foreign import Scheme
 from keybearer.domain.limits import CHUNK_SHARE, ration
-from keybearer.domain.model import (
-    Bars,
-    Batch,
-    Change,
-    Grant,
-    Kind,
-    Member,
-    News,
-    Refusal,
-    Session,
-    Taken,
-    Unspent,
-    bars_of,
-    pack,
-)
+from keybearer.domain.model import Bars, Grant, Kind, Refusal, Session, bars_of, pack
 from keybearer.domain.ports import Clock
+from keybearer.domain.uses import Batch, Taken, Unspent
 from keybearer.verification.cache import Cache, Entry
 from keybearer.verification.coherence import LEASE_MS, NoBus
 from keybearer.verification.lease import Lease

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from keybearer.adapters import journal as files
 from keybearer.adapters.journal import Journals
 from keybearer.domain.errors import Unavailable
-from keybearer.domain.model import Batch
+from keybearer.domain.uses import Batch
 from keybearer.verification import backlog, sums, usage
 from keybearer.verification.spill import Spill
 from keybearer.verification.usage import Usage

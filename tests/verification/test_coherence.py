@@ -6,8 +6,8 @@ from typing import cast
 
 import pytest
 
+from keybearer.domain.changes import Change, Member, News
 from keybearer.domain.errors import Unavailable
-from keybearer.domain.model import Change, Member, News
 from keybearer.domain.ports import Transaction
 from keybearer.verification import lease, patience, spread
 from keybearer.verification.cache import Cache

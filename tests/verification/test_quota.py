@@ -7,7 +7,8 @@ import pytest
 
 from keybearer.domain.errors import Unavailable
 from keybearer.domain.limits import CHUNK_MAX, CHUNK_SHARE
-from keybearer.domain.model import RateLimit, Session, Unspent
+from keybearer.domain.model import RateLimit, Session
+from keybearer.domain.uses import Unspent
 from keybearer.verification.coherence import LEASE_MS
 from keybearer.verification.quota import BUSY_MS, CHUNK_LIFE_MS, Left
 from tests.verification.parts import START, Bench, bearer, grant

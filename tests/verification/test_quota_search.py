@@ -39,7 +39,7 @@ from keybearer.adapters.sql.sqlite import drive
 from keybearer.adapters.sql.tables import api_key_secrets, api_keys, metadata
 from keybearer.domain.errors import Unavailable
 from keybearer.domain.limits import CHUNK_MAX, CHUNK_SHARE
-from keybearer.domain.model import Taken, Unspent
+from keybearer.domain.uses import Taken, Unspent
 from keybearer.verification import quota as module
 from keybearer.verification.cache import Cache
 from keybearer.verification.coherence import LEASE_MS

@@ -11,7 +11,7 @@ import pytest
 from keybearer.adapters import journal as files
 from keybearer.adapters.journal import Journal, Journals
 from keybearer.adapters.sql.batches import KEPT_MS
-from keybearer.domain.model import Batch, Count, Sample
+from keybearer.domain.uses import Batch, Count, Sample
 from keybearer.verification.spill import OLDEST_MS, Spill
 from tests.people import START, fresh_id
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from keybearer.domain.model import Batch, Count, LastUse, Sample, SecretUse
+from keybearer.domain.uses import Batch, Count, LastUse, Sample, SecretUse
 from keybearer.verification import sums as module
 from keybearer.verification.sums import Sums
 

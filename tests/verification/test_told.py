@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from keybearer.domain.changes import Change, Member
 from keybearer.domain.errors import Unavailable
-from keybearer.domain.model import Change, Member
 from keybearer.verification.cache import Cache
 from keybearer.verification.coherence import LEASE_MS, SLACK_MS, NoBus
 from keybearer.verification.lease import Lease

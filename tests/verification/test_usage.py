@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from keybearer.domain.errors import Unavailable
-from keybearer.domain.model import Batch, Count, Key, LastUse, Sample, SecretUse
+from keybearer.domain.model import Key
+from keybearer.domain.uses import Batch, Count, LastUse, Sample, SecretUse
 from keybearer.verification.usage import SecretTally, Usage
 from tests.people import fresh_id
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
+from keybearer.domain.changes import Change, Member, News
 from keybearer.domain.errors import Unavailable
-from keybearer.domain.model import Change, Kind, Member, News, Refusal
+from keybearer.domain.model import Kind, Refusal
 from keybearer.domain.ports import Transaction
 from keybearer.verification.cache import Cache, Entry
 from keybearer.verification.coherence import LEASE_MS, Receipt

@@ -29,10 +29,12 @@ import msgspec
 
 from keybearer.adapters.redis.bus import RedisBus
 from keybearer.adapters.tracing import NO_TRACER
+from keybearer.domain.changes import Change, Member, News
 from keybearer.domain.credentials import PepperRing
 from keybearer.domain.errors import Unavailable
-from keybearer.domain.model import Batch, Change, Grant, Member, News, Refusal
+from keybearer.domain.model import Grant, Refusal
 from keybearer.domain.ports import Transaction
+from keybearer.domain.uses import Batch
 from keybearer.operations.app import App
 from keybearer.verification.cache import Cache
 from keybearer.verification.coherence import LEASE_MS, RENEW_MS, SLACK_MS, Receipt

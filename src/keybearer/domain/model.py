@@ -10,7 +10,6 @@ a grant against a need gives a verdict:
 Instants are integer milliseconds since the epoch, UTC.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -324,36 +323,6 @@ An instant, so that it compares as any other; it is never shown.
 """
 
 
-class Taken(msgspec.Struct, frozen=True, kw_only=True):
-    """What a quota gave to some requests at once, and how it stands after.
-
-    Attributes:
-        met: for each cost, in their order, whether there was enough.
-        units: what was taken, for those and ahead.
-        ahead: how much of it is ahead, for requests to come.
-        left: what the database has left.
-        version: moves whenever `remaining` is set or refilled; a unit belongs to one of them.
-        refilled_at: when it was refilled last.
-        refill_at: when it is refilled next, if ever.
-    """
-
-    met: tuple[bool, ...]
-    units: int
-    ahead: int
-    left: int
-    version: int
-    refilled_at: int | None
-    refill_at: int | None
-
-
-class Unspent(msgspec.Struct, frozen=True, kw_only=True):
-    """Units of a key's quota that were taken and not spent."""
-
-    key_id: str
-    version: int
-    units: int
-
-
 class KeySecret(msgspec.Struct, frozen=True, kw_only=True):
     """One secret of a key, as far as it is known: the secret itself is not in it.
 
@@ -380,109 +349,3 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
     ip: str | None = None
     user_agent: str | None = None
     idempotency_key: str | None = None
-
-
-class Count(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):
-    """`n` requests with one outcome in one hour; `hour` is its first millisecond."""
-
-    key_id: str
-    hour: int
-    outcome: str
-    n: int
-
-
-_MINUTE_MS = 60_000
-
-
-class Sample(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):
-    """The last of `n` requests of a key that had one outcome, in the minute of `at`."""
-
-    key_id: str
-    outcome: str
-    at: int
-    n: int
-    ip: str | None
-    user_agent: str | None
-
-    @property
-    def minute(self) -> int:
-        """Which minute it is, counted from the epoch."""
-        return self.at // _MINUTE_MS
-
-
-class SecretUse(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):
-    """The last accepted request with one secret of a rotating key, `n` since the last flush."""
-
-    digest: bytes
-    at: int
-    ip: str | None
-    n: int
-
-
-class LastUse(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):
-    """The last accepted request of a key or session, `n` since the last flush."""
-
-    id: str
-    at: int
-    ip: str | None
-    user_agent: str | None
-    n: int
-    limit_state: bytes | None = None
-
-
-class Batch(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Usage that is written together, and once: the id tells whether it has been.
-
-    Each name is there once, and they are sorted, so that two batches cannot deadlock. A batch
-    that waits on the disk may be read by a later version of this program: a new field of it, or
-    of what is in it, comes last and has a default.
-    """
-
-    id: str
-    counts: Sequence[Count]
-    keys: Sequence[LastUse]
-    sessions: Sequence[LastUse]
-    secrets: Sequence[SecretUse]
-    samples: Sequence[Sample]
-
-
-class Change(msgspec.Struct, frozen=True, array_like=True):
-    """One numbered change: what it touched, and which node asks to hear that it was applied."""
-
-    seq: int
-    tags: tuple[str, ...]
-    origin: str
-
-
-class Member(msgspec.Struct, frozen=True, kw_only=True):
-    """A node that may answer from its cache.
-
-    Attributes:
-        lease_ms: for how long at the most after it read the log.
-        applied: the change up to which it has noted that it applied all.
-        suspicion: the mark of whoever missed its answer; another one each time.
-    """
-
-    id: str
-    lease_ms: int
-    applied: int = 0
-    suspicion: int | None = None
-
-
-class News(msgspec.Struct, frozen=True, kw_only=True):
-    """What a read of the log shows.
-
-    Attributes:
-        seq: the number of the last change.
-        mark: the random mark of the last change.
-        mark_after: the mark, in this log, of the change that was asked for; None where it has none.
-        changes: those after the one that was asked for, in order; with a gap where the log does
-            not reach back so far, or there are too many.
-        member: the asking node as it is written down; None where it is not.
-    """
-
-    seq: int
-    mark: int | None = None
-    mark_after: int | None = None
-    changes: Sequence[Change] = ()
-    member: Member | None = None

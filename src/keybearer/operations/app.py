@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from keybearer.adapters.languages import Language, language
 from keybearer.adapters.passwords import Hasher
 from keybearer.adapters.sql import audit
+from keybearer.domain.changes import Change
 from keybearer.domain.credentials import Entropy, PepperRing
 from keybearer.domain.errors import Failure, Unavailable
 from keybearer.domain.ids import new_id
-from keybearer.domain.model import Change, Session
+from keybearer.domain.model import Session
 from keybearer.domain.ports import Body, Clock, Database, T, Tracer, Transaction
 from keybearer.operations.declaration import Call
 from keybearer.settings import Settings

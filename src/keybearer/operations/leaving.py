@@ -18,8 +18,9 @@ from keybearer.domain.errors import Failure, Misuse
 from keybearer.domain.foreign import SCHEMES, Scheme
 from keybearer.domain.foreignpasswords import kept
 from keybearer.domain.instants import iso, parse_iso
-from keybearer.domain.model import ORGANIZATION, Count, User
+from keybearer.domain.model import ORGANIZATION, User
 from keybearer.domain.networks import parse_allow_list
+from keybearer.domain.uses import Count
 from keybearer.operations import lines
 from keybearer.operations.declaration import Call
 from keybearer.operations.keyrules import bounded_metadata

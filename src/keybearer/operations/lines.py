@@ -16,8 +16,9 @@ import msgspec
 
 from keybearer.domain.foreign import Scheme
 from keybearer.domain.instants import iso, parse_iso
-from keybearer.domain.model import Count, Key, Role, User
+from keybearer.domain.model import Key, Role, User
 from keybearer.domain.permissions import parse, to_wire
+from keybearer.domain.uses import Count
 
 VERSION = 1
 

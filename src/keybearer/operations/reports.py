@@ -8,8 +8,9 @@ from msgspec import UNSET, UnsetType
 from keybearer.adapters.sql import activity, audit, usage
 from keybearer.domain.errors import Failure
 from keybearer.domain.instants import iso
-from keybearer.domain.model import ANYONE, Count, Sample
+from keybearer.domain.model import ANYONE
 from keybearer.domain.ports import Transaction
+from keybearer.domain.uses import Count, Sample
 from keybearer.operations.declaration import Access, Call, Input, Output, operation
 from keybearer.operations.ownership import named, own_key
 from keybearer.operations.wire import Id, Timestamp, read_instant

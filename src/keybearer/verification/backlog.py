@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from keybearer.domain.errors import Unavailable
-from keybearer.domain.model import Batch
+from keybearer.domain.uses import Batch
 from keybearer.verification.spill import NewId, Spill
 from keybearer.verification.sums import Sums
 

@@ -52,7 +52,7 @@ from typing import Protocol
 
 import msgspec
 
-from keybearer.domain.model import Change, Member, News
+from keybearer.domain.changes import Change, Member, News
 from keybearer.domain.ports import Transaction
 
 LEASE_MS = 2_000

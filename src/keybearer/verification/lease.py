@@ -5,8 +5,8 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from keybearer.domain.changes import Change, Member, News
 from keybearer.domain.errors import PlaceLost, Unavailable
-from keybearer.domain.model import Change, Member, News
 from keybearer.domain.ports import Clock
 from keybearer.verification import patience
 from keybearer.verification.cache import Cache

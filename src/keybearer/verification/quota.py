@@ -28,8 +28,9 @@ import msgspec
 
 from keybearer.domain.errors import Unavailable
 from keybearer.domain.limits import CHUNK_MAX, CHUNK_SHARE
-from keybearer.domain.model import Grant, Taken, Unspent
+from keybearer.domain.model import Grant
 from keybearer.domain.ports import Clock
+from keybearer.domain.uses import Taken, Unspent
 from keybearer.verification import patience
 from keybearer.verification.cache import Cache
 from keybearer.verification.lease import AnyLease

@@ -19,7 +19,7 @@ from keybearer.adapters.journal import Journal, Journals, size_of
 from keybearer.adapters.sql.activity import SLOTS
 from keybearer.adapters.sql.batches import KEPT_MS
 from keybearer.domain.ids import time_of
-from keybearer.domain.model import Batch
+from keybearer.domain.uses import Batch
 from keybearer.verification.sums import Sums
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import msgspec
 
-from keybearer.domain.model import Change, Member
+from keybearer.domain.changes import Change, Member
 from keybearer.domain.ports import Clock, Transaction
 from keybearer.verification import patience
 from keybearer.verification.cache import Cache

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
-from keybearer.domain.model import Batch, Count, LastUse, Sample, SecretUse
+from keybearer.domain.uses import Batch, Count, LastUse, Sample, SecretUse
 
 ROWS = 2_000
 """Rows of each kind in one batch: a transaction holds what it locks for a tenth of a second."""

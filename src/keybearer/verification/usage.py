@@ -17,7 +17,8 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from keybearer.domain.errors import Unavailable
-from keybearer.domain.model import Batch, Key, LastUse, Sample, SecretUse
+from keybearer.domain.model import Key
+from keybearer.domain.uses import Batch, LastUse, Sample, SecretUse
 from keybearer.verification import patience
 from keybearer.verification.backlog import Backlog, Write
 from keybearer.verification.spill import NewId, Spill

@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 from keybearer.adapters.redis.connection import ERRORS, SECONDS, close, subscriber
+from keybearer.domain.changes import Change
 from keybearer.domain.errors import Unavailable
-from keybearer.domain.model import Change
 
 log = logging.getLogger("keybearer")
 

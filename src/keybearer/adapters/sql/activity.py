@@ -18,8 +18,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from keybearer.adapters.sql.rows import Statements, as_table, run_rows
 from keybearer.adapters.sql.tables import activity
-from keybearer.domain.model import Sample
 from keybearer.domain.ports import Transaction
+from keybearer.domain.uses import Sample
 
 SLOTS = 61
 """An hour, and the minute that runs."""

@@ -17,8 +17,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from keybearer.adapters.sql import activity, usage
 from keybearer.adapters.sql.tables import usage_batches
-from keybearer.domain.model import Batch
 from keybearer.domain.ports import Transaction
+from keybearer.domain.uses import Batch
 
 KEPT_MS = 30 * 86_400_000
 """How long a batch is known as written: what waits on a disk for longer is not written any more."""

@@ -8,8 +8,8 @@ from sqlalchemy import and_, bindparam, delete, exists, insert, or_, select, upd
 from sqlalchemy.exc import IntegrityError
 
 from keybearer.adapters.sql.tables import coherence, invalidations, nodes
+from keybearer.domain.changes import Change, Member, News
 from keybearer.domain.errors import Unavailable
-from keybearer.domain.model import Change, Member, News
 from keybearer.domain.ports import Clock, Database, Reading, Row, Transaction
 
 KEPT_MS = 600_000

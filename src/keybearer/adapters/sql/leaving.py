@@ -11,8 +11,9 @@ from keybearer.adapters.sql.audit import Event, event_of
 from keybearer.adapters.sql.keys import RECORD, read
 from keybearer.adapters.sql.tables import api_key_secrets, api_keys, audit, usage, users
 from keybearer.domain.arrivals import ArrivingSecret
-from keybearer.domain.model import Count, Key, User
+from keybearer.domain.model import Key, User
 from keybearer.domain.ports import Transaction
+from keybearer.domain.uses import Count
 
 PAGE = 500
 

@@ -6,8 +6,8 @@ from sqlalchemy import BigInteger, and_, bindparam, case, func, select, update
 
 from keybearer.adapters.sql.tables import api_keys
 from keybearer.domain.limits import CHUNK_SHARE, ration, refill, until_refill
-from keybearer.domain.model import Taken, Unspent
 from keybearer.domain.ports import Database, Row, Transaction
+from keybearer.domain.uses import Taken, Unspent
 
 # A refill that is due comes first, in the same statement: once for an interval, on its schedule.
 _NOW = bindparam("now", type_=BigInteger)

@@ -20,8 +20,8 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keybearer.adapters.sql.rows import Lock, Statements, as_table, run_rows, told
 from keybearer.adapters.sql.tables import api_key_secrets, api_keys, sessions, usage
-from keybearer.domain.model import Count, LastUse, SecretUse
 from keybearer.domain.ports import Transaction
+from keybearer.domain.uses import Count, LastUse, SecretUse
 
 
 def _adding(insert: Any) -> Any:
