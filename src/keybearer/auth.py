@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,18 +19,28 @@ from keybearer.adapters.sql.quotas import StoredQuotas
 from keybearer.adapters.sql.sqlite import SqliteDatabase
 from keybearer.adapters.tracing import find_tracer
 from keybearer.api import Api
-from keybearer.domain.credentials import PepperRing, guessable
+from keybearer.domain.credentials import PepperRing
 from keybearer.domain.errors import Misuse, Unavailable
 from keybearer.domain.ids import RANDOM_BYTES, new_id
-from keybearer.domain.model import Role
-from keybearer.domain.permissions import stated
 from keybearer.domain.ports import Clock, Database
 from keybearer.domain.uses import Batch
 from keybearer.jobs import Jobs
 from keybearer.node import Node, journals_of
 from keybearer.operations.app import App, Identify
 from keybearer.operations.keyconfig import KeyConfig
-from keybearer.plugins import ACCOUNTS, CORE, AnyOperation, Plugin, api_key, bearer, jwt, listed
+from keybearer.plugins import (
+    ACCOUNTS,
+    CORE,
+    AnyOperation,
+    Plugin,
+    api_key,
+    bearer,
+    holds_of,
+    jwt,
+    listed,
+    places_of,
+)
+from keybearer.secretfile import secrets_of
 from keybearer.settings import Settings, load
 from keybearer.verification import patience
 from keybearer.verification.access import AccessTokens
@@ -39,8 +48,6 @@ from keybearer.verification.foreign import Schemes, SlowHashes
 from keybearer.verification.grants import StoredGrants
 from keybearer.verification.limiter import Limiter
 from keybearer.verification.lookups import LookUps
-from keybearer.verification.owners import Holds
-from keybearer.verification.presented import Headers, Places
 from keybearer.verification.quota import Quota
 from keybearer.verification.signing import SigningKeys
 from keybearer.verification.spill import Spill
@@ -254,8 +261,8 @@ class Auth:
 
     async def _wire(self, database: Database, node: Node, jobs: Jobs) -> App:
         settings, clock = self.settings, self._clock
-        ring = PepperRing([secret.encode() for secret in _secrets(settings)])
-        holds = self._holds()
+        ring = PepperRing([secret.encode() for secret in secrets_of(settings)])
+        holds = holds_of(self.plugins, self.catalogue, settings.user_permissions)
         limiter, tracer = Limiter(), find_tracer()
         configs = [config.within(settings) for config in self.key_configs]
         prefixes = dict.fromkeys(prefix for each in configs for prefix in each.prefixes or ())
@@ -327,7 +334,7 @@ class Auth:
             schemes=Schemes(database, node.cache),
             tracer=tracer,
             readable=lambda credential: any(config.reads(credential) for config in configs),
-            places=self._places(),
+            places=places_of(self.plugins),
         )
         return App(
             settings=settings,
@@ -360,37 +367,6 @@ class Auth:
         spill.check()
         return spill
 
-    def _places(self) -> Places:
-        """Where keys may stand beside `X-API-Key`."""
-        getters = [plugin.getter for plugin in self.plugins if plugin.getter is not None]
-
-        def getter(headers: Headers) -> str | None:
-            return next((key for each in getters if (key := each(headers)) is not None), None)
-
-        names = [name for plugin in self.plugins for name in plugin.headers]
-        return Places(names, getter if getters else None)
-
-    def _holds(self) -> Holds:
-        """What owners hold at the most: the host's word, or the settings'."""
-        catalogue = self.catalogue
-        own = next((plugin.holds for plugin in self.plugins if plugin.holds is not None), None)
-        users = self.settings.user_permissions
-        unknown = (users or frozenset()) - catalogue
-        if unknown:
-            raise Misuse(
-                f"KEYBEARER_USER_PERMISSIONS names {', '.join(sorted(unknown))}, which "
-                "KEYBEARER_PERMISSIONS lacks"
-            )
-
-        async def holds(owner_id: str, role: Role) -> frozenset[str] | None:
-            if own is not None:
-                return stated(await own(owner_id), "holds=")
-            if not catalogue:
-                return None
-            return catalogue if users is None or role == "admin" else users
-
-        return holds
-
     def _sender(self) -> PrintSender | SmtpSender:
         smtp = self.settings.smtp_url
         return PrintSender() if smtp is None else SmtpSender(smtp, self.settings.mail_from)
@@ -408,43 +384,3 @@ async def _check_schema(database: Any) -> None:
     if has != wanted:
         state = "is empty" if has is None else f"has version {has}, this is {wanted}"
         raise Misuse(f"the database {state}: run `keybearer migrate`")
-
-
-def _secrets(settings: Settings) -> Sequence[str]:
-    """SECRET; with SQLite, unless it is set, one that is made once and kept beside the file."""
-    path = settings.sqlite_path
-    if settings.secret or path is None:
-        return settings.secret
-    file = Path(f"{os.path.realpath(path)}-secret")
-    try:
-        if not file.exists():
-            _make_secret(file)
-        if file.stat().st_mode & 0o077:
-            raise Misuse(f"{file} may be read by others: chmod 600 {file}")
-        kept = tuple(file.read_text().split())
-    except OSError as error:
-        raise Misuse(f"{file} cannot be read or made ({error.strerror})") from None
-    if not kept:
-        raise Misuse(f"{file} is empty: put the secret back from your backup")
-    if any(guessable(secret) for secret in kept):
-        raise Misuse(f"{file} must hold random bytes: openssl rand -base64 48")
-    return kept
-
-
-def _make_secret(file: Path) -> None:
-    """Makes the secret whole or not at all; of several processes at once, one makes it."""
-    draft, name = tempfile.mkstemp(prefix=f"{file.name}-", dir=file.parent)
-    try:
-        with os.fdopen(draft, "w") as handle:
-            handle.write(os.urandom(48).hex() + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(name, file)
-        folder = os.open(file.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # keys made under a secret that a power cut takes away are lost
-        finally:
-            os.close(folder)
-    finally:
-        os.unlink(name)

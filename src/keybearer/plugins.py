@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import UNSET
 
 from keybearer.domain.errors import Misuse
+from keybearer.domain.model import Role
 from keybearer.domain.permissions import stated
 from keybearer.operations import (
     accounts,
@@ -34,7 +35,8 @@ from keybearer.operations.keyconfig import (
     Roles,
 )
 from keybearer.settings import read
-from keybearer.verification.presented import Getter
+from keybearer.verification.owners import Holds
+from keybearer.verification.presented import Getter, Headers, Places
 
 OwnerHolds = Callable[[str], Awaitable[Iterable[str] | Mapping[str, Sequence[str]]]]
 """The host's answer to what an owner may do at the most: `files:read` names, or a mapping."""
@@ -208,3 +210,46 @@ def listed(plugins: object) -> tuple[Plugin, ...]:
     if not isinstance(plugins, Iterable) or len(named) < len(found):
         raise Misuse("plugins= takes a list of api_key(), bearer() and jwt(), each once")
     return tuple(named.values())
+
+
+# --- what they say together ---
+
+
+def holds_of(
+    plugins: Iterable[Plugin], catalogue: frozenset[str], users: frozenset[str] | None
+) -> Holds:
+    """What owners hold at the most: the host's word, or the settings'.
+
+    Args:
+        users: what everybody holds who is no admin; None for all of the catalogue.
+
+    Raises:
+        Misuse: users hold what is not in the catalogue.
+    """
+    own = next((plugin.holds for plugin in plugins if plugin.holds is not None), None)
+    unknown = (users or frozenset()) - catalogue
+    if unknown:
+        raise Misuse(
+            f"KEYBEARER_USER_PERMISSIONS names {', '.join(sorted(unknown))}, which "
+            "KEYBEARER_PERMISSIONS lacks"
+        )
+
+    async def holds(owner_id: str, role: Role) -> frozenset[str] | None:
+        if own is not None:
+            return stated(await own(owner_id), "holds=")
+        if not catalogue:
+            return None
+        return catalogue if users is None or role == "admin" else users
+
+    return holds
+
+
+def places_of(plugins: Sequence[Plugin]) -> Places:
+    """Where keys may stand beside `X-API-Key`."""
+    getters = [plugin.getter for plugin in plugins if plugin.getter is not None]
+
+    def getter(headers: Headers) -> str | None:
+        return next((key for each in getters if (key := each(headers)) is not None), None)
+
+    names = [name for plugin in plugins for name in plugin.headers]
+    return Places(names, getter if getters else None)
