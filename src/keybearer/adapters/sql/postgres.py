@@ -252,14 +252,26 @@ class PostgresDatabase:
 @contextlib.asynccontextmanager
 async def _turn(*waited: asyncio.Semaphore) -> AsyncIterator[None]:
     """A place among those that may ask at once, after whoever came before."""
-    async with contextlib.AsyncExitStack() as taken:
-        try:
-            async with asyncio.timeout(POOL_TIMEOUT_SECONDS):
-                for each in waited:
-                    await taken.enter_async_context(each)
-        except TimeoutError as error:
-            raise PoolTimeout from error
+    taken: list[asyncio.Semaphore] = []
+    try:
+        for each in waited:
+            if each.locked():
+                await _wait(each)
+            else:
+                await each.acquire()  # at once: nothing is paid for a timeout
+            taken.append(each)
         yield
+    finally:
+        for each in taken:
+            each.release()
+
+
+async def _wait(turn: asyncio.Semaphore) -> None:
+    try:
+        async with asyncio.timeout(POOL_TIMEOUT_SECONDS):
+            await turn.acquire()
+    except TimeoutError as error:
+        raise PoolTimeout from error
 
 
 @contextlib.asynccontextmanager
