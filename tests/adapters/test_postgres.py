@@ -737,7 +737,7 @@ async def test_the_lock_of_who_is_gone_without_a_word_is_free_soon(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(advisory, "SILENT_SECONDS", 2.0)
+    monkeypatch.setattr(advisory, "SILENT_SECONDS", 4.0)
     async with lock_on_a_dead_line(fresh_postgres):
         await asyncio.sleep(1.1)
         rival = AdvisoryLock(other)
