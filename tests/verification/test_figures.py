@@ -17,6 +17,19 @@ def test_a_lease_is_two_seconds_and_renewed_twice_a_second() -> None:
     assert (coherence.LEASE_MS, coherence.RENEW_MS, coherence.SLACK_MS) == (2_000, 500, 250)
 
 
+def test_what_clocks_differ_by_at_the_most() -> None:
+    assert coherence.CLOCKS_MS == 60_000
+
+
+def test_what_touches_nothing_waits_for_nobody() -> None:
+    assert (coherence.NOBODY.nodes, coherence.NOBODY.waited_ms) == (0, 0)
+
+
+def test_who_has_no_cache_holds_no_lease() -> None:
+    none = lease.NoLease
+    assert (none.until, none.stretched, none.seq) == (0, False, 0)
+
+
 def test_what_is_cached_is_read_again_after_half_a_minute() -> None:
     assert cache.ENTRY_LIFE_MS == 30_000
 
