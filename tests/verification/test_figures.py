@@ -48,6 +48,7 @@ def test_a_lost_redis_is_looked_for_every_half_second() -> None:
 
 def test_usage_is_written_within_a_second() -> None:
     assert (usage.FLUSH_MS, usage.PATIENCE_SECONDS, usage.END_SECONDS) == (700, 0.2, 5.0)
+    assert usage.HANGS_SECONDS == 2.0
 
 
 def test_a_request_waits_two_seconds_for_what_many_share() -> None:
