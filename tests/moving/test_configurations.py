@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from keybearer import Auth, api_key, bearer
+from keybearer import Auth, Misuse, api_key, bearer
 from keybearer.domain.model import ORGANIZATION, Session
 from keybearer.operations import fromothers, leaving
 from keybearer.operations.app import App
@@ -178,6 +178,14 @@ async def test_it_may_be_the_default_that_belongs_to_organizations(
     skipped = _skipped(report)
     assert skipped[better_auth.id("unlimited")] == "its owner is no organization there"
     assert skipped[better_auth.id("team")] == "its owner is no user here"
+
+
+async def test_without_organizations_no_key_is_of_one(app: App, better_auth: Source) -> None:
+    better_auth.run("DROP TABLE member; DROP TABLE invitation; DROP TABLE organization;")
+    skipped = _skipped(await move(app, better_auth, dry_run=True))
+    assert skipped[better_auth.id("team")] == "its owner is no user here"
+    with pytest.raises(Misuse, match="--table organization=NAME"):
+        await move(app, better_auth, organization_configs=frozenset({"team"}))
 
 
 async def test_a_configuration_has_rules_that_the_app_says(app: App, better_auth: Source) -> None:

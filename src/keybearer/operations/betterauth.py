@@ -81,7 +81,8 @@ async def move(call: Call, origin: Origin, choices: Choices) -> Report:
             await _logins(moving, origin, table("session"))
     if "apikey" in tables or "apikey" in choices.names:
         organizations = both = frozenset[str]()
-        if "organization" in tables or "organization" in choices.names:
+        named = "organization" in choices.names or choices.organization_configs
+        if named or "organization" in tables:
             organizations = await _ids(origin, table("organization"))
         if organizations and choices.names.get("user", "user") in tables:
             both = organizations & await _ids(origin, table("user"))
