@@ -1,6 +1,7 @@
 """What the database says of a credential, through changes of SECRET and of the settings."""
 
 import contextlib
+import hashlib
 import os
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from sqlalchemy import delete, update
 from keybearer import Auth, Session
 from keybearer.adapters.sql.tables import api_key_secrets, api_keys, sessions, users
 from keybearer.domain.credentials import mint, service_token_hash
+from keybearer.domain.foreign import NO_SCHEMES, SCHEMES, Scheme, name_of
 from keybearer.domain.limits import SlidingWindow
 from keybearer.domain.model import Bars, Grant, Kind, RateLimit, Refusal, Role, Verdict
 from keybearer.domain.ports import Row, Transaction
@@ -348,3 +350,56 @@ async def test_only_what_stands_under_an_old_pepper_is_written(auth: Auth, app: 
     watched = SimpleNamespace(read=app.database.read, write=write)
     assert await stored(app, database=watched).key(key) is not None
     assert written == []
+
+
+# --- made elsewhere -------------------------------------------------------------------------------
+
+
+async def made_elsewhere(
+    auth: Auth, app: App, scheme: Scheme, found_by: bytes, hashed: str | None = None
+) -> str:
+    """A key as an import leaves it."""
+    ada = await person(app)
+    id, _ = await key_of(auth, ada.id)
+    row = {"digest": name_of(scheme, found_by), "pepper_id": scheme, "scheme": scheme}
+    await run(app, update(api_key_secrets).values(**row, foreign_hash=hashed))
+    return id
+
+
+async def test_a_key_made_elsewhere_is_found_by_its_digest_and_then_by_ours(
+    auth: Auth, app: App
+) -> None:
+    theirs = b"ak_live_elsewhere"
+    id = await made_elsewhere(auth, app, "sha256", hashlib.sha256(theirs).digest())
+    grants = stored(app)
+    assert await grants.foreign(theirs, frozenset({"sha512"})) is None
+    assert await grants.foreign(theirs + b"x", SCHEMES) is None
+    for schemes in (frozenset[Scheme]({"sha256"}), NO_SCHEMES):
+        found = await grants.foreign(theirs, schemes)
+        assert found is not None
+        assert found.id == id
+    assert await digests(app) == [(app.ring.digest(theirs), app.ring.newest.id)]
+
+
+async def test_where_a_slow_hash_decides_it_does_so_once(auth: Auth, app: App) -> None:
+    checked = []
+
+    async def check(hashed: str, part: bytes) -> bool:
+        checked.append((hashed, part))
+        return part == b"secretpepper"
+
+    id = await made_elsewhere(auth, app, "keyshield", b"0123456789abcdef", "$argon2id$")
+    grants = stored(app, slow=SlowHashes(check), pepper="pepper")
+    assert await grants.foreign(b"ak_v1-0123456789abcdef-wrong", SCHEMES) is None
+    for _ in range(2):
+        found = await grants.foreign(b"ak_v1-0123456789abcdef-secret", SCHEMES)
+        assert found is not None
+        assert found.id == id
+    assert checked == [("$argon2id$", b"wrongpepper"), ("$argon2id$", b"secretpepper")]
+
+
+async def test_a_key_of_ours_is_none_that_was_made_elsewhere(auth: Auth, app: App) -> None:
+    ada = await person(app)
+    _, key = await key_of(auth, ada.id)
+    assert await stored(app).key(key) is not None
+    assert await stored(app).foreign(key, SCHEMES) is None
