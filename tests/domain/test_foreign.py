@@ -9,7 +9,7 @@ import pytest
 from keybearer.adapters import foreignhashes
 from keybearer.domain import foreign
 from keybearer.domain.errors import Unavailable
-from keybearer.domain.foreignpasswords import Bcrypt, Pbkdf2, Scrypt, b64, kept, read
+from keybearer.domain.foreignpasswords import Bcrypt, Pbkdf2, Scrypt, b64, kept, read, unb64
 
 SALT = b64(b"ab" * 16)
 B43 = "A" * 43
@@ -25,6 +25,11 @@ def test_a_name_says_of_which_scheme_it_is() -> None:
     assert foreign.names(key, {"keyshield", "drf"}) == [b"keyshield:0123456789abcdef"]
     assert foreign.names(b"prefix.secret", {"keyshield", "drf"}) == [b"drf:prefix"]
     assert foreign.names(key, foreign.NO_SCHEMES) == []
+
+
+@pytest.mark.parametrize("prefix", [b"p", b"x" * 64])
+def test_a_prefix_has_1_to_64_letters(prefix: bytes) -> None:
+    assert foreign.names(prefix + b".secret", {"drf"}) == [b"drf:" + prefix]
 
 
 @pytest.mark.parametrize("key", [b"", b".secret", b"x" * 65 + b".secret", b"no dot"])
@@ -69,6 +74,28 @@ def test_a_hash_is_kept_in_one_form(text: str, form: str) -> None:
     assert kept(form) == form
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ${B43}",
+        f"$argon2id$v=19$m=262144,t=16,p=1$c2FsdHNhbHQ${B43}",
+        f"$scrypt$ln=18,r=8,p=1$c2FsdA${B43}",
+        f"$pbkdf2-sha256$i=1$c2FsdA${B43}",
+        f"$pbkdf2-sha256$i=5000000$c2FsdA${B43}",
+        "$" + BCRYPT.replace("$04$", "$15$"),
+    ],
+)
+def test_what_costs_the_least_or_just_what_may_be_is_kept(text: str) -> None:
+    assert kept(text) == text
+
+
+def test_bytes_of_any_length_come_back_from_their_text() -> None:
+    assert b64(bytes([0, 0, 23])) == "AAAX"
+    for length in range(1, 40):
+        raw = bytes(range(length))
+        assert unb64(b64(raw)) == raw
+
+
 def test_a_kept_hash_is_read() -> None:
     assert isinstance(read(f"$scrypt$ln=14,r=8,p=5$c2FsdA${B43}"), Scrypt)
     assert isinstance(read(f"$pbkdf2-sha1$i=1000$c2FsdA${B43}"), Pbkdf2)
@@ -86,6 +113,8 @@ def test_a_kept_hash_is_read() -> None:
         f"$argon2id$v=19$m=65536,t=99,p=4$c2FsdHNhbHQ${B43}",
         f"$argon2id$v=19$m=65536,t=1,p=0$c2FsdHNhbHQ${B43}",
         f"$scrypt$ln=30,r=8,p=1$c2FsdA${B43}",
+        f"$argon2id$v=19$m=65536,t=0,p=1$c2FsdHNhbHQ${B43}",
+        f"$scrypt$ln=18,r=8,p=2$c2FsdA${B43}",
         f"$scrypt$ln=14,r=0,p=1$c2FsdA${B43}",
         f"scrypt$16383$salt$8$5${B43}=",
         f"pbkdf2_sha256$99000000$salt${B43}=",

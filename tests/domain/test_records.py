@@ -1,5 +1,6 @@
 """One value, as several databases and adapters write it."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -34,6 +35,19 @@ def test_nothing_is_none() -> None:
     assert records.flag({}, "f", otherwise=True)
     assert records.json({"j": ""}, "j") is None
     assert records.json({}, "j") is None
+
+
+def test_the_first_and_the_last_instant_and_number_are_read() -> None:
+    last = 253_402_300_799_999
+    assert records.number({"n": last}, "n") == last
+    instants = (0, 1, 99_999_999_999, 100_000_000_000, last)
+    assert [records.instant({"at": value}, "at") for value in instants] == [
+        0, 1_000, 99_999_999_999_000, 100_000_000_000, last,
+    ]  # fmt: skip
+
+
+def test_json_in_json_in_json_is_a_text() -> None:
+    assert records.json({"j": json.dumps(json.dumps(json.dumps({})))}, "j") == "{}"
 
 
 def test_values_are_read() -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers as StarletteHeaders
 
+from keybearer.domain.errors import Misuse
 from keybearer.domain.model import Refusal
 from keybearer.verification.presented import (
     MAX_CREDENTIAL,
@@ -200,3 +201,12 @@ def test_a_key_in_another_place_is_in_its_own() -> None:
     assert list(Places(getter=lambda headers: None).told([(b"a", b"b")])) == [(b"a", b"b")]
     assert not Places([b"x-api-key"])
     assert places
+    assert Places(getter=lambda headers: None)
+
+
+def test_what_a_getter_gives_is_text_or_a_mistake() -> None:
+    odd: Any = lambda headers: b"kb_2"  # noqa: E731
+    with pytest.raises(Misuse, match="a key or None"):
+        Places(getter=odd).told([])
+    told = Places(getter=lambda headers: "\ud800").told([])
+    assert list(told) == [(b"x-api-key", b"\xed\xa0\x80")]
