@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from keybearer.domain.foreign import Scheme
+from keybearer.domain.foreign import TAG, Scheme
+from keybearer.verification.coherence import LEASE_MS
 from keybearer.verification.foreign import Schemes
 from keybearer.verification.verifier import Verifier
 from tests.verification.parts import Bench, grant
@@ -71,6 +72,17 @@ async def test_where_nothing_was_imported_nothing_is_looked_for() -> None:
     for _ in range(3):
         assert await bench.code(THEIRS, via="header") == "INVALID_API_KEY"
     assert database.reads == 1
+
+
+async def test_what_was_imported_meanwhile_is_found_under_the_next_lease() -> None:
+    bench, database = await bench_with()
+    assert await bench.code(THEIRS) == "INVALID_ACCESS_TOKEN"
+    database.schemes = frozenset({"sha256"})
+    bench.rows.rows[b"foreign " + THEIRS] = grant()
+    bench.log.change(TAG)
+    assert await bench.code(THEIRS, via="header") == "INVALID_API_KEY"
+    bench.clock.advance(LEASE_MS)
+    assert await bench.code(THEIRS, via="header") == "ok"
 
 
 async def test_the_apps_own_way_says_what_can_be_a_key() -> None:

@@ -16,7 +16,16 @@ from keybearer.adapters.sql.tables import api_key_secrets, api_keys, sessions, u
 from keybearer.domain.credentials import mint, service_token_hash
 from keybearer.domain.foreign import NO_SCHEMES, SCHEMES, Scheme, name_of
 from keybearer.domain.limits import SlidingWindow
-from keybearer.domain.model import Bars, Grant, Kind, RateLimit, Refusal, Role, Verdict
+from keybearer.domain.model import (
+    ORGANIZATION,
+    Bars,
+    Grant,
+    Kind,
+    RateLimit,
+    Refusal,
+    Role,
+    Verdict,
+)
 from keybearer.domain.ports import Row, Transaction
 from keybearer.operations import service_tokens
 from keybearer.operations.app import App
@@ -215,6 +224,13 @@ async def test_the_owner_of_a_key_may_be_unverified_disabled_or_gone(auth: Auth,
         ["disabled", "disabled", "active"],
         ["gone", "gone", "active"],
     ]
+
+
+async def test_an_organization_is_no_user_and_active(auth: Auth, app: App) -> None:
+    ada = await person(app)
+    _, key = await key_of(auth, ada.id)
+    await run(app, update(api_keys).values(owner_id=f"{ORGANIZATION}acme"))
+    assert bars(await stored(app).key(key)).owner_state == "active"
 
 
 async def test_each_secret_of_a_rotating_key_is_known_by_its_digest(auth: Auth, app: App) -> None:
