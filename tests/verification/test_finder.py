@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from keybearer.domain.foreign import TAG, Scheme
+from keybearer.domain.model import Anonymous, Session
 from keybearer.verification.coherence import LEASE_MS
 from keybearer.verification.foreign import Schemes
+from keybearer.verification.presented import Places
 from keybearer.verification.verifier import Verifier
 from tests.verification.parts import Bench, grant
 
@@ -91,3 +93,13 @@ async def test_the_apps_own_way_says_what_can_be_a_key() -> None:
         bench.add(credential=credential)
     assert await bench.code(b"kb_own") == "ok"
     assert await bench.code(b"kb_other") == "INVALID_API_KEY"
+
+
+async def test_a_key_may_stand_where_the_app_says() -> None:
+    def verifier(**wiring: Any) -> Verifier:
+        return Verifier(**wiring, places=Places([b"x-one"]))
+
+    bench = Bench(verifier=verifier)
+    key = bench.add()
+    for name, type_ in ((b"x-one", Session), (b"x-two", Anonymous)):
+        assert isinstance(await bench.verifier.verify([(name, key)], "203.0.113.7"), type_)
