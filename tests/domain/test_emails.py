@@ -28,6 +28,7 @@ ATOM = "abcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-/=?^_`{|}~"
         ("a@\u65e5\u672c\u3054.example", "a@xn--38jv62nb2a.example"),
         ("a@\u043f\u0440\u0438\u043c\u0435\u0440-1.example", "a@xn---1-mlcluqhd.example"),
         ("a@\u043f\u0440\u0438-\u0432\u0435\u0442.example", "a@xn----dtbjj8ags.example"),
+        ("a@\u3089\u30fc\u3081\u3093.example", "a@xn--ebkp5a86a.example"),
         ("a@\u4e2d\u3105.example", "a@xn--5ek909f.example"),
         ("a@\ud55c\u4e2d.example", "a@xn--fiqs904a.example"),
         ("a@x.1.example", "a@x.1.example"),
