@@ -6,6 +6,7 @@ import pytest
 
 from keybearer.domain.foreign import TAG, Scheme
 from keybearer.domain.model import Anonymous, Session
+from keybearer.verification.cache import Cache
 from keybearer.verification.coherence import LEASE_MS
 from keybearer.verification.foreign import Schemes
 from keybearer.verification.presented import Places
@@ -93,6 +94,28 @@ async def test_the_apps_own_way_says_what_can_be_a_key() -> None:
         bench.add(credential=credential)
     assert await bench.code(b"kb_own") == "ok"
     assert await bench.code(b"kb_other") == "INVALID_API_KEY"
+
+
+async def test_what_the_apps_own_generator_made_may_be_from_elsewhere_too() -> None:
+    bench, _ = await bench_with("sha256", readable=lambda credential: True)
+    bench.rows.rows[b"foreign kb_own"] = grant()
+    assert await bench.code(b"kb_own") == "ok"
+
+
+async def test_a_login_is_one_beside_its_like_and_never_in_the_header_of_keys() -> None:
+    bench, _ = await bench_with("sha256")
+    login = bench.add("session")
+    assert await bench.code(login, via="header") == "INVALID_API_KEY"
+    assert await bench.code(login) == "ok"
+
+
+async def test_schemes_are_known_once_they_are_read() -> None:
+    database: Any = Database("sha256")
+    cache = Cache(10)
+    schemes = Schemes(database, cache)
+    told = [schemes.known, await schemes.read(), schemes.known]
+    cache.invalidate([TAG])
+    assert [*told, schemes.known] == [None, {"sha256"}, {"sha256"}, None]
 
 
 async def test_a_key_may_stand_where_the_app_says() -> None:
