@@ -1,6 +1,5 @@
 """End a key or its secret: revoke, rotate."""
 
-from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -96,16 +95,17 @@ async def delete_all_expired_api_keys(call: Call, asked: Empty) -> ExpiredDelete
     Without it an expired key stays listed until then. A key that is deleted is `INVALID_API_KEY`
     afterwards; a revoked one stays.
     """
+
+    async def body(tx: Transaction) -> int:
+        found = await sql.forget_expired(tx, before=call.now, limit=_BATCH)
+        if found:
+            await record(call, tx, "keys.deleted", owner_id=None, expired=found)
+        return found
+
     deleted, batch = 0, _BATCH
-    forget = partial(sql.forget_expired, before=call.now, limit=_BATCH)
     while batch == _BATCH:
-        batch = await call.app.database.write(forget)
+        batch = await call.app.database.write(body)
         deleted += batch
-
-    async def body(tx: Transaction) -> None:
-        await record(call, tx, "keys.deleted", owner_id=None, expired=deleted)
-
-    await call.app.database.write(body)
     return ExpiredDeleted(deleted=deleted)
 
 

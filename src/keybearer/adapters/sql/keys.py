@@ -137,6 +137,7 @@ _EXPIRED = (
     select(api_keys.c.id)
     .where(api_keys.c.expires_at <= bindparam("before"), api_keys.c.revoked_at.is_(None))
     .limit(bindparam("limit"))
+    .with_for_update()  # whose life is made longer at this moment is not found any more
 )
 
 
