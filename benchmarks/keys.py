@@ -62,7 +62,9 @@ async def make_keys(
 
 
 def _row(id: str, number: int, secret: str, *, limited: bool) -> dict[str, object]:
-    row: dict[str, object] = dict.fromkeys(column.name for column in api_keys.c)
+    row: dict[str, object] = dict.fromkeys(
+        column.name for column in api_keys.c if column.server_default is None
+    )
     return row | {
         "id": id,
         "owner_id": f"owner-{number // 5}",
