@@ -129,6 +129,13 @@ async def test_a_named_owner_is_the_only_one_whose_things_are_found(auth: Auth, 
     assert (event.event, event.actor_kind, event.actor_id) == ("key.created", "operator", "app")
 
 
+async def test_no_owner_is_named_as_organizations_are(auth: Auth) -> None:
+    with pytest.raises(Misuse, match="named by organization_id"):
+        await auth.api.list_api_keys(owner="organization:acme")
+    with pytest.raises(Failure, match="name an organization as organizationId"):
+        await auth.api.create_api_key(inputs.CreateKey(user_id="organization:acme"))
+
+
 @pytest.mark.parametrize("owner", ["", "*"])
 async def test_nobody_can_be_named_as_owner(auth: Auth, owner: str) -> None:
     with pytest.raises(Misuse, match="is nobody's id"):

@@ -6,7 +6,15 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from keybearer.adapters.sql import accounts as stored
 from keybearer.domain.errors import Misuse
-from keybearer.domain.model import ANONYMOUS, ANYONE, Anonymous, RequestFacts, Session, Verdict
+from keybearer.domain.model import (
+    ANONYMOUS,
+    ORGANIZATION,
+    ANYONE,
+    Anonymous,
+    RequestFacts,
+    Session,
+    Verdict,
+)
 from keybearer.domain.permissions import stated
 from keybearer.operations import (
     accounts,
@@ -110,6 +118,9 @@ def _app(owner: str | None = None) -> Session:
     """
     if owner in ("", ANYONE):
         raise Misuse(f"owner={owner!r} is nobody's id")
+    if owner is not None and owner.startswith(ORGANIZATION):
+        # An app passes the ids of its users here: one that is called so must not be one.
+        raise Misuse(f"owner= is no organization: {owner!r} is named by organization_id")
     return Session(subject=owner or ANYONE, kind="operator", id="app")
 
 

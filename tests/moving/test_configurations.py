@@ -203,6 +203,15 @@ async def test_keys_that_name_nobody_may_be_an_organizations(auth: Auth, app: Ap
     assert (await found(auth, "one")).subject == "organization:acme"
 
 
+async def test_no_row_names_an_organization(app: App) -> None:
+    line = unkey("one", externalId="organization:acme")
+    for keys_only in (False, True):
+        report = await fromothers.move_unkey(call_of(app), [line], Choices(keys_only=keys_only))
+        assert [each.reason for each in report.skipped] == [
+            "its owner has an id as organizations have here: --owner alone names one"
+        ]
+
+
 async def test_an_export_takes_them_along(app: App, better_auth: Source) -> None:
     await move(app, better_auth)
     text = [line async for line in leaving.export(call_of(app), hashes=True)]

@@ -6,7 +6,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from keybearer import Auth, Failure
+from keybearer import Auth, Failure, Misuse, api_key
+from keybearer.inputs import CreateKey, RotateKey
 from keybearer.operations import service_tokens
 from keybearer.operations.app import App
 from keybearer.operations.tokens import Login
@@ -39,6 +40,32 @@ async def test_whoever_is_logged_in_to_the_host_app_has_keys(hosted: Auth) -> No
 async def test_whom_the_host_app_does_not_know_is_nobody(hosted: Auth) -> None:
     with pytest.raises(Failure, match="UNAUTHORIZED"):
         await hosted.api.create_api_key(headers={"cookie": "sid=another"})
+
+
+async def test_nobody_of_the_host_app_passes_for_an_organization(tmp_path: Path) -> None:
+    async def anyone(headers: Headers) -> str | None:
+        return dict(headers).get(b"x-user", b"").decode() or None
+
+    async def role_in(_organization: str, user: str) -> str | None:
+        return "owner" if user == "boss" else None
+
+    team = api_key(config_id="team", prefix="org_", role_in=role_in)
+    auth = Auth(
+        f"sqlite:///{tmp_path / 'k.db'}", [api_key(), team], accounts=False, identify=anyone,
+        token_management=True,
+    )  # fmt: skip
+    async with auth.lifespan():
+        made = await auth.api.create_api_key(
+            CreateKey(config_id="team", organization_id="acme"), headers={"x-user": "boss"}
+        )
+        eve = {"x-user": "organization:acme"}
+        for act in (
+            auth.api.list_api_keys(headers=eve),
+            auth.api.rotate_api_key(RotateKey(key_id=made.id), headers=eve),
+            auth.api.authenticate(eve),
+        ):
+            with pytest.raises(Misuse, match="begins with 'organization:'"):
+                await act
 
 
 async def test_a_bad_key_is_refused_before_the_host_app_is_asked(hosted: Auth) -> None:

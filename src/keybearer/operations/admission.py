@@ -3,8 +3,16 @@
 from typing import Any
 
 from keybearer.adapters.sql import keys as sql
-from keybearer.domain.errors import Failure
-from keybearer.domain.model import ANONYMOUS, Anonymous, Kind, Refusal, Session, Verdict
+from keybearer.domain.errors import Failure, Misuse
+from keybearer.domain.model import (
+    ANONYMOUS,
+    ORGANIZATION,
+    Anonymous,
+    Kind,
+    Refusal,
+    Session,
+    Verdict,
+)
 from keybearer.domain.permissions import missing
 from keybearer.operations.app import App
 from keybearer.operations.declaration import Access, Operation
@@ -73,11 +81,14 @@ async def identified(app: App, headers: Headers, needed: frozenset[str] = NO_NEE
     For a request that presents no credential of ours.
 
     Raises:
+        Misuse: it names somebody as we name organizations, whose keys would be theirs.
         Unavailable: the host app cannot tell.
     """
     owner = None if app.identify is None else await app.identify(headers)
     if owner is None:
         return ANONYMOUS
+    if owner.startswith(ORGANIZATION):
+        raise Misuse(f"identify= must not give an id that begins with {ORGANIZATION!r}")
     held = await app.holds(owner, "user")
     if held is not None and missing(held, needed):
         return Refusal(code="INSUFFICIENT_SCOPE", needed=needed)

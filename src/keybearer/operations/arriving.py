@@ -111,6 +111,8 @@ def arriving_user(
 
 def owner_of(moving: Moving, choices: Choices, id: str | None) -> str:
     """Whose key it is; ValueError where that is nobody here."""
+    if id is not None and id.startswith(ORGANIZATION):
+        raise ValueError("its owner has an id as organizations have here: --owner alone names one")
     owner = choices.owner if id is None else id
     if owner is None:
         raise ValueError("it names no owner: --owner says whose it is")

@@ -332,6 +332,8 @@ async def _owner(call: Call, user_id: str | UnsetType) -> tuple[str, Role]:
     owner_id = call.speaks_for if user_id is UNSET else _named_owner(call, user_id)
     if owner_id is None:
         raise Failure("VALIDATION_ERROR", "userId: name the owner of the key.")
+    if owner_id.startswith(ORGANIZATION):
+        raise Failure("VALIDATION_ERROR", "userId: name an organization as organizationId.")
     if not (call.trusted and call.app.accounts):
         return owner_id, session.role
     user = await call.app.database.read(lambda tx: accounts.user_by_id(tx, owner_id))
