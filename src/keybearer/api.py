@@ -8,8 +8,8 @@ from keybearer.adapters.sql import accounts as stored
 from keybearer.domain.errors import Misuse
 from keybearer.domain.model import (
     ANONYMOUS,
-    ORGANIZATION,
     ANYONE,
+    ORGANIZATION,
     Anonymous,
     RequestFacts,
     Session,

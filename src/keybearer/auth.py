@@ -28,6 +28,7 @@ from keybearer.jobs import Jobs
 from keybearer.node import Node, journals_of
 from keybearer.operations.app import App, Identify
 from keybearer.operations.keyconfig import KeyConfig
+from keybearer.operations.keyoptions import check_within
 from keybearer.plugins import (
     ACCOUNTS,
     CORE,
@@ -106,6 +107,8 @@ class Auth:
             given |= {name: value for name, value in plugin.settings.items() if value is not None}
         given |= {**settings, "database_url": database}
         self.settings: Settings = load(given, dotenv=Path(".env"))
+        for config in self.key_configs:
+            check_within(config, self.settings, self.catalogue)
         if not accounts and identify is None:
             log.debug("accounts.off", extra={"hint": "self-service needs identify=…"})
         self.accounts = accounts

@@ -34,6 +34,7 @@ from keybearer.operations.keyconfig import (
     RoleOf,
     Roles,
 )
+from keybearer.operations.keyoptions import check_config, check_functions, header_names
 from keybearer.settings import read
 from keybearer.verification.owners import Holds
 from keybearer.verification.presented import Getter, Headers, Places
@@ -115,7 +116,8 @@ def api_key(
         name_length: characters of a name, at the least and at the most.
         require_name: whether a key must have one.
         metadata: whether a key may have any.
-        starting_characters: how many of a key stay visible, its prefix among them.
+        starting_characters: how many of a key stay visible, its prefix among them; at the most
+            eight after it.
         default_permissions: what a key gets for which none are asked; or who says it, by the
             owner's id.
         headers: names of more headers that keys may stand in, beside `X-API-Key`.
@@ -164,6 +166,8 @@ def api_key(
         role=role_in,
         roles=roles,
     )
+    check_config(config)
+    check_functions(config=config, getter=getter)
     return Plugin(
         name="api_key" if config_id == DEFAULT else f"api_key({config_id!r})",
         operations=(
@@ -184,7 +188,7 @@ def api_key(
         catalogue=None if permissions is None else stated(permissions, "permissions="),
         holds=holds,
         keys=config,
-        headers=tuple(name.lower().encode() for name in headers),
+        headers=header_names(headers),
         getter=getter,
     )
 
@@ -249,7 +253,7 @@ def places_of(plugins: Sequence[Plugin]) -> Places:
     getters = [plugin.getter for plugin in plugins if plugin.getter is not None]
 
     def getter(headers: Headers) -> str | None:
-        return next((key for each in getters if (key := each(headers)) is not None), None)
+        return next((key for each in getters if (key := each(headers)) not in (None, "")), None)
 
     names = [name for plugin in plugins for name in plugin.headers]
     return Places(names, getter if getters else None)

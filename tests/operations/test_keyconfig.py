@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from keybearer import Auth, Misuse, api_key, bearer, jwt
+from keybearer import Auth, Failure, Misuse, api_key, bearer, jwt
 from keybearer.adapters.passwords import Cost, Hasher
 from keybearer.inputs import CreateKey, GetKey, ListKeys
 from keybearer.plugins import Plugin
@@ -224,9 +224,45 @@ async def test_a_getter_finds_keys_in_a_way_of_its_own(town: Open) -> None:
         assert shown.json()["id"] == made["id"]
         assert code(await at.get("/api-key/get", {"x-basic": "wrong"})) == "401 INVALID_API_KEY"
         assert code(await at.get("/api-key/get", {})) == "401 UNAUTHORIZED"
-        twice = {"x-basic": f"user:{made['key']}", "x-api-key": made["key"]}
+        twice = {"x-basic": f"user:{made['key']}", "x-api-key": "kb_another"}
         assert code(await at.get("/api-key/get", twice)) == "400 MULTIPLE_CREDENTIALS"
-        assert code(await at.get("/api-key/get", {"x-basic": "user:"})) == "500 INTERNAL_ERROR"
+        assert code(await at.get("/api-key/get", {"x-basic": "user:"})) == "503 UNAVAILABLE"
+
+
+def after_a_scheme(headers: Any) -> str | None:
+    value = dict(headers).get(b"authorization", b"")
+    scheme, _, key = value.decode("latin-1").partition(" ")
+    return key if scheme in ("Token", "Api-Key") else None
+
+
+@pytest.mark.parametrize("scheme", ["Token", "Api-Key"])
+async def test_a_getter_reads_keys_of_another_scheme(town: Open, scheme: str) -> None:
+    async with town(api_key(getter=after_a_scheme)) as at:
+        key = (await at.made())["key"]
+        held = {"authorization": f"{scheme} {key}"}
+        assert (await at.get("/api-key/get", held)).status_code == 200
+        assert await at.auth.api.get_session(held) is not None
+        assert (await at.post("/api-key/rotate", held)).status_code == 200
+        for other in (key, "kb_another"):
+            twice = await at.get("/api-key/get", held | {"x-api-key": other})
+            assert code(twice) == "400 MULTIPLE_CREDENTIALS"
+        basic = await at.get("/api-key/get", {"authorization": f"Basic {key}"})
+        assert code(basic) == "401 INVALID_ACCESS_TOKEN"
+        assert (await at.get("/api-key/list", at.ada)).status_code == 200
+
+
+async def test_a_getter_that_fails_is_asked_only_where_somebody_looks(town: Open) -> None:
+    def failing(headers: Any) -> str | None:
+        raise RuntimeError
+
+    async with town(api_key(getter=failing)) as at:
+        assert code(await at.get("/api-key/get", {})) == "503 UNAVAILABLE"
+        assert code(await at.get("/get-session", {})) == "503 UNAVAILABLE"
+        asked = {"email": ADA, "password": PASSWORD}
+        assert (await at.post("/login", {}, **asked)).status_code == 200
+        assert (await at.get("/jwks", {})).status_code == 200
+        twice = {"x-api-key": "kb_1", "authorization": "Bearer kb_1"}
+        assert code(await at.post("/login", twice, **asked)) == "400 MULTIPLE_CREDENTIALS"
 
 
 async def test_keys_of_a_generator(town: Open) -> None:
@@ -242,6 +278,25 @@ async def test_keys_of_a_generator(town: Open) -> None:
         assert (await at.verified(rotated["key"]))["valid"]
 
 
+async def test_a_generator_that_gives_a_key_twice_is_asked_once_more(town: Open) -> None:
+    given = ["a", "a", "b", "b", "b", "b", "c"]
+    plugin = api_key(prefix="acme_", generator=lambda prefix: prefix + given.pop(0) * 40)
+    async with town(plugin) as at:
+        assert (await at.made())["key"] == "acme_" + "a" * 40
+        second = await at.made()
+        assert second["key"] == "acme_" + "b" * 40
+        assert await at.refused() == "503 UNAVAILABLE"
+        assert given == ["b", "c"]
+        rotated = await at.post("/api-key/rotate", at.ada, keyId=second["id"])
+        assert rotated.json()["key"] == "acme_" + "c" * 40
+
+
+async def test_of_a_short_key_less_is_shown(town: Open) -> None:
+    plugin = api_key(prefix="acme_", starting_characters=13, generator=lambda p: p + "x" * 27)
+    async with town(plugin) as at:
+        assert (await at.made())["start"] == "acme"
+
+
 async def test_keys_of_a_generator_beside_ours(town: Open) -> None:
     plugins = (
         api_key(config_id="app", prefix="acme_", generator=lambda prefix: f"{prefix}{'x' * 40}"),
@@ -254,11 +309,132 @@ async def test_keys_of_a_generator_beside_ours(town: Open) -> None:
         assert (await at.get("/api-key/policy", at.ada)).json()["configId"] == "default"
 
 
-@pytest.mark.parametrize("key", ["acme_short", f"other_{1:040d}", f"acme_ {1:040d}", "acme_é" * 9])
-async def test_a_generator_that_makes_no_key_makes_none(town: Open, key: str) -> None:
+def failing(*_: object) -> Any:
+    raise RuntimeError("kb_secret")
+
+
+@pytest.mark.parametrize(
+    "key", [None, 5, "acme_short", f"other_{1:040d}", f"acme_ {1:040d}", "acme_é" * 9]
+)
+async def test_a_generator_that_makes_no_key_makes_none(town: Open, key: Any) -> None:
     async with town(api_key(prefix="acme_", generator=lambda prefix: key)) as at:
-        assert await at.refused() == "500 INTERNAL_ERROR"
+        assert await at.refused() == "503 UNAVAILABLE"
         assert (await at.get("/api-key/list", at.ada)).json()["total"] == 0
+
+
+async def test_a_generator_that_raises_is_told(town: Open, caplog: Any) -> None:
+    async with town(api_key(generator=failing)) as at:
+        assert await at.refused() == "503 UNAVAILABLE"
+        reasons = [getattr(record, "reason", "") for record in caplog.records]
+        assert [each for each in reasons if "generator" in each] == [
+            "generator= raised RuntimeError"
+        ]
+        assert "kb_secret" not in caplog.text
+
+
+@pytest.mark.parametrize("validator", [failing, lambda key: "no", lambda key: None])
+async def test_a_validator_that_gives_no_answer_lets_nothing_in(town: Open, validator: Any) -> None:
+    async with town(api_key(validator=validator)) as at:
+        held = {"x-api-key": (await at.made())["key"]}
+        assert code(await at.get("/api-key/get", held)) == "503 UNAVAILABLE"
+
+
+@pytest.mark.parametrize("given", [None, 5, ["files"], ["admin:all"], RuntimeError()])
+async def test_permissions_of_the_app_that_no_key_can_have(town: Open, given: Any) -> None:
+    async def by_owner(_owner: str) -> Any:
+        if isinstance(given, Exception):
+            raise given
+        return given
+
+    async with town(api_key(permissions=["files:read"], default_permissions=by_owner)) as at:
+        answer = await at.post("/api-key/create", at.ada)
+        if given is None:
+            assert answer.json()["permissions"] is None
+        else:
+            assert code(answer) == "503 UNAVAILABLE"
+
+
+async def test_a_loss_that_the_app_tells_itself_stays_one(town: Open) -> None:
+    async def away(_owner: str) -> None:
+        raise Failure("UNAUTHORIZED")
+
+    def out(_prefix: str) -> str:
+        raise Failure("UNAUTHORIZED")
+
+    for plugin in (api_key(default_permissions=away), api_key(generator=out)):
+        async with town(plugin) as at:
+            assert await at.refused() == "401 UNAUTHORIZED"
+
+
+async def of_async(*_: object) -> None:
+    return None
+
+
+class AsyncCall:
+    async def __call__(self, *_: object) -> None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"getter": of_async}, "getter= takes a function that is not async"),
+        ({"getter": AsyncCall()}, "getter= takes"),
+        ({"getter": "x"}, "getter= takes"),
+        ({"validator": 3}, "validator= takes"),
+        ({"generator": of_async}, "generator= takes"),
+        ({"role_in": "owner"}, "role_in= takes"),
+        ({"config_id": ""}, "config_id= takes"),
+        ({"config_id": 5}, "config_id= takes"),
+        ({"name_length": (5, 2)}, "name_length= takes the least"),
+        ({"name_length": (0, 1000)}, "name_length= takes the least"),
+        ({"name_length": (0, 0)}, "name_length= takes the least"),
+        ({"name_length": 5}, "name_length= takes two"),
+        ({"name_length": ("1", "2")}, "name_length= takes two"),
+        ({"headers": ["Authorization"]}, "headers= takes neither"),
+        ({"headers": ["Cookie"]}, "headers= takes neither"),
+        ({"headers": ["bad name\n"]}, "headers= takes a list"),
+        ({"headers": [5]}, "headers= takes a list"),
+        ({"headers": "x-key"}, "headers= takes a list"),
+        ({"headers": 5}, "headers= takes a list"),
+        ({"default_permissions": 5}, "default_permissions="),
+    ],
+)
+def test_an_option_that_is_wrong_is_told_at_once(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(Misuse, match=said):
+        api_key(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"min_lifetime": "400d"}, "min_lifetime= is longer"),
+        ({"min_lifetime": "2d", "default_lifetime": "1d"}, "default_lifetime="),
+        ({"starting_characters": 200}, "starting_characters= takes 1 to 11"),
+        ({"starting_characters": 12}, "starting_characters= takes 1 to 11"),
+        ({"starting_characters": 0}, "starting_characters="),
+        ({"starting_characters": -3}, "starting_characters="),
+        ({"starting_characters": True}, "starting_characters="),
+        ({"permissions": ["files:read"], "default_permissions": ["admin:all"]}, "admin:all"),
+    ],
+)
+def test_options_that_contradict_each_other_are_told_at_the_start(
+    options: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(Misuse, match=said):
+        Auth(f"sqlite:///{tmp_path / 'k.db'}", [api_key(**options)], secret=SECRET)
+
+
+def test_options_that_fit_are_taken(tmp_path: Path) -> None:
+    fitting: list[dict[str, Any]] = [
+        {"starting_characters": 11},
+        {"permissions": ["files:read"], "default_permissions": ["files:read"]},
+        {"permissions": ["files:read"], "default_permissions": lambda owner: None},
+        {"default_permissions": ["files:read"]},
+        {"name_length": [0, 64]},
+    ]
+    for options in fitting:
+        Auth(f"sqlite:///{tmp_path / 'k.db'}", [api_key(**options)], secret=SECRET)
 
 
 async def test_a_validator_is_asked_before_anything_is_looked_up(town: Open) -> None:
@@ -405,10 +581,13 @@ def test_a_configuration_stands_once() -> None:
 
 async def roles(organization: str, user: str) -> str | None:
     """What the host app says."""
-    return ROLES.get((organization, user))
+    role = ROLES.get((organization, user))
+    if isinstance(role, Exception):
+        raise role
+    return role
 
 
-ROLES: dict[tuple[str, str], str] = {}
+ROLES: dict[tuple[str, str], Any] = {}
 OURS: dict[str, Any] = {"configId": "org", "organizationId": "acme"}
 
 
@@ -521,6 +700,26 @@ async def test_a_role_says_what_a_member_may(town: Open, role: str, may: set[str
                 assert code(answer) == "403 INSUFFICIENT_API_KEY_PERMISSIONS", action
         listed = await at.get("/api-key/list", at.bob, organizationId="acme")
         assert (listed.status_code == 200) is ("read" in may)
+
+
+@pytest.mark.parametrize("role", [RuntimeError(), ["owner"], True, b"owner", 5])
+async def test_a_role_that_is_none_lets_nobody_in(town: Open, role: Any) -> None:
+    async with town(api_key(), of_organizations()) as at:
+        ROLES.clear()
+        ROLES["acme", at.ids[ADA]] = "owner"
+        id = (await at.made(**OURS))["id"]
+        ROLES["acme", at.ids[BOB]] = role
+        assert code(await at.get("/api-key/get", at.bob, id=id)) == "503 UNAVAILABLE"
+        assert code(await at.post("/api-key/create", at.bob, **OURS)) == "503 UNAVAILABLE"
+
+
+async def test_an_empty_role_is_no_membership(town: Open) -> None:
+    async with town(api_key(), of_organizations()) as at:
+        ROLES.clear()
+        ROLES["acme", at.ids[ADA]] = "owner"
+        id = (await at.made(**OURS))["id"]
+        ROLES["acme", at.ids[BOB]] = ""
+        assert code(await at.get("/api-key/get", at.bob, id=id)) == "404 KEY_NOT_FOUND"
 
 
 async def test_the_app_itself_makes_keys_of_organizations(town: Open) -> None:

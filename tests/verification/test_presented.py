@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers as StarletteHeaders
 
-from keybearer.domain.errors import Misuse
+from keybearer.domain.errors import Unavailable
 from keybearer.domain.model import Refusal
 from keybearer.verification.presented import (
     MAX_CREDENTIAL,
@@ -204,9 +204,41 @@ def test_a_key_in_another_place_is_in_its_own() -> None:
     assert Places(getter=lambda headers: None)
 
 
-def test_what_a_getter_gives_is_text_or_a_mistake() -> None:
+def test_what_a_getter_gives_is_text_or_no_answer() -> None:
     odd: Any = lambda headers: b"kb_2"  # noqa: E731
-    with pytest.raises(Misuse, match="a key or None"):
+    with pytest.raises(Unavailable, match="getter= must give a key or None"):
         Places(getter=odd).told([])
     told = Places(getter=lambda headers: "\ud800").told([])
     assert list(told) == [(b"x-api-key", b"\xed\xa0\x80")]
+    assert list(Places(getter=lambda headers: "").told([(b"a", b"b")])) == [(b"a", b"b")]
+
+
+def test_a_getter_that_fails_is_told_by_its_name_alone() -> None:
+    def failing(headers: Any) -> str:
+        raise ValueError("kb_secret")
+
+    with pytest.raises(Unavailable) as told:
+        Places(getter=failing).told([(b"x-api-key", b"kb_1")])
+    assert told.value.reason == "getter= raised ValueError"
+    assert list(Places([b"x-one"], failing).named([(b"x-one", b"k")])) == [(b"x-api-key", b"k")]
+
+
+@pytest.mark.parametrize(
+    ("sent", "left"),
+    [
+        ([(AUTH, b"Token kb_1")], []),
+        ([(AUTH, b"Bearer kb_1")], []),
+        ([(KEY, b"kb_1")], []),
+        ([(AUTH, b"kb_1")], []),
+        ([(AUTH, b"Token kb_1"), (KEY, b"kb_1")], [(KEY, b"kb_1")]),
+        ([(AUTH, b"Token kb_1"), (KEY, b"kb_2")], [(KEY, b"kb_2")]),
+        ([(AUTH, b"Tokenkb_1")], [(AUTH, b"Tokenkb_1")]),
+        ([(AUTH, b"Token kb_1 ")], [(AUTH, b"Token kb_1 ")]),
+        ([(b"x", b"Token kb_1")], [(b"x", b"Token kb_1")]),
+    ],
+)
+def test_the_header_that_a_getter_has_read_is_no_second_credential(
+    sent: list[tuple[bytes, bytes]], left: list[tuple[bytes, bytes]]
+) -> None:
+    told = Places(getter=lambda headers: "kb_1").told(sent)
+    assert list(told) == [*left, (KEY, b"kb_1")]

@@ -44,10 +44,10 @@ async def admit(
         Unavailable: a dependency is lost.
     """
     access = declared.access
-    count = explicit(headers, app.verifier.places)
+    count = explicit(headers, app.verifier.places, look=looks(declared))
     if count > 1:
         raise Failure("MULTIPLE_CREDENTIALS")
-    if access is Access.PUBLIC and not declared.verdict:
+    if not looks(declared):
         return ANONYMOUS, ANONYMOUS
     accepted = _ACCEPTED[access]
     as_owner = declared.keys and any(config.sessions for config in app.key_configs)
@@ -95,14 +95,23 @@ async def identified(app: App, headers: Headers, needed: frozenset[str] = NO_NEE
     return Session(subject=owner, kind="session", id=owner, permissions=held)
 
 
-def explicit(headers: Headers, places: Places | None = None) -> int:
+def looks(declared: Operation[Any, Any]) -> bool:
+    """Whether an operation looks at what was presented, be it only to tell."""
+    return declared.access is not Access.PUBLIC or declared.verdict
+
+
+def explicit(headers: Headers, places: Places | None = None, *, look: bool = True) -> int:
     """How many credentials were presented on purpose, not by a browser's cookie.
 
     Args:
         places: where keys may stand beside `X-API-Key`.
+        look: whether anybody looks at them; else the host app's getter is not asked.
+
+    Raises:
+        Unavailable: the getter fails.
     """
     if places is not None:
-        headers = places.told(headers)
+        headers = places.told(headers) if look else places.named(headers)
     return sum(name in (b"authorization", b"x-api-key") for name, _ in headers)
 
 

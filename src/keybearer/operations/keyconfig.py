@@ -12,17 +12,22 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from keybearer.adapters.sql import keys as sql
+from keybearer.adapters.sql import keysecrets
 from keybearer.domain.credentials import Secret, mint, start_of, well_formed
 from keybearer.domain.errors import Failure, Misuse
 from keybearer.domain.model import ORGANIZATION, Key, RateLimit
 from keybearer.domain.permissions import stated
+from keybearer.domain.ports import Transaction
 from keybearer.operations.declaration import Call
 from keybearer.settings import Settings
+from keybearer.verification import hosted
 
 DEFAULT = "default"
 MAX_NAME = 64
 SHORTEST, LONGEST = 32, 512
 """Of a key that the app makes itself."""
+HIDDEN = 28
+"""Characters of a key that are never shown."""
 
 Action = Literal["create", "read", "update", "delete"]
 DefaultPermissions = Iterable[str] | Mapping[str, Sequence[str]]
@@ -86,19 +91,19 @@ class KeyConfig(msgspec.Struct, frozen=True, kw_only=True):
             allow_no_expiry=settings.key_allow_no_expiry if never is None else never,
         )
 
-    def mint(self, call: Call, prefix: str) -> tuple[Secret, str]:
-        """A new key, and what of it is shown.
+    async def mint(self, call: Call, tx: Transaction, prefix: str) -> tuple[Secret, str]:
+        """A new key, and what of it is shown: never so much that the rest could be guessed.
 
         Raises:
-            Misuse: the app's own generator made none.
+            Unavailable: the app's own generator made none, or twice one that is there already.
         """
         if self.generator is None:
             secret = mint(prefix, call.app.entropy)
         else:
-            secret = Secret(_checked(self.generator(prefix), prefix))
-        if self.starting_characters is None:
-            return secret, start_of(secret, prefix)
-        return secret, secret.reveal()[: self.starting_characters]
+            secret = await _generated(call, tx, self.generator, prefix)
+        key, shown = secret.reveal(), self.starting_characters
+        start = start_of(secret, prefix) if shown is None else key[:shown]
+        return secret, start[: len(key) - HIDDEN]
 
     def reads(self, credential: bytes) -> bool:
         """Whether a text can be a key of this configuration; no look-up is made for another."""
@@ -107,22 +112,55 @@ class KeyConfig(msgspec.Struct, frozen=True, kw_only=True):
             return False
         if not credential.startswith(tuple(prefixes)):
             return False
-        return self.validator is None or self.validator(credential.decode("latin-1"))
+        if self.validator is None:
+            return True
+        valid = hosted.asked("validator=", self.validator, credential.decode("latin-1"))
+        if not isinstance(valid, bool):
+            raise hosted.odd("validator=", "True or False")
+        return valid
 
-    async def permissions_for(self, owner_id: str) -> frozenset[str] | None:
-        """What a key gets for which none are asked."""
+    async def permissions_for(
+        self, owner_id: str, catalogue: frozenset[str]
+    ) -> frozenset[str] | None:
+        """What a key gets for which none are asked.
+
+        Raises:
+            Unavailable: who says it fails, or says what no key can have.
+        """
         given = self.default_permissions
-        if callable(given):
-            given = await given(owner_id)
-        return None if given is None else stated(given, "default_permissions=")
+        if given is None:
+            return None
+        if not callable(given):
+            return stated(given, "default_permissions=")
+        given = await hosted.awaited("default_permissions=", given, owner_id)
+        if given is None:
+            return None
+        try:
+            names = stated(given, "default_permissions=")
+        except Misuse:
+            names = None
+        if names is None or (catalogue and names - catalogue):
+            raise hosted.odd("default_permissions=", "permissions that keys can have")
+        return names
 
 
-def _checked(key: str, prefix: str) -> str:
+async def _generated(
+    call: Call, tx: Transaction, generator: Callable[[str], str], prefix: str
+) -> Secret:
+    for _ in range(2):
+        key = _checked(hosted.asked("generator=", generator, prefix), prefix)
+        if not await keysecrets.are_there(tx, call.app.ring.digests(key.encode())):
+            return Secret(key)
+    raise hosted.odd("generator=", "another key each time")
+
+
+def _checked(key: object, prefix: str) -> str:
+    wanted = f"{SHORTEST} to {LONGEST} characters that begin with the prefix"
+    if not isinstance(key, str):
+        raise hosted.odd("generator=", wanted)
     fits = key.isascii() and key.isprintable() and " " not in key
     if not fits or not key.startswith(prefix) or not SHORTEST <= len(key) <= LONGEST:
-        raise Misuse(
-            f"generator= must give {SHORTEST} to {LONGEST} characters that begin with the prefix"
-        )
+        raise hosted.odd("generator=", wanted)
     return key
 
 
@@ -180,8 +218,10 @@ async def as_member(
         if not rules:
             raise Failure("USER_NOT_MEMBER_OF_ORGANIZATION")
         for role_in, roles in rules:
-            role = await role_in(organization_id, call.session.subject)
-            if role is None:
+            role = await hosted.awaited("role_in=", role_in, organization_id, call.session.subject)
+            if not isinstance(role, str | None):
+                raise hosted.odd("role_in=", "a role or None")
+            if not role:
                 raise Failure("USER_NOT_MEMBER_OF_ORGANIZATION")
             if not any(action in roles.get(each.strip(), ()) for each in role.split(",")):
                 raise Failure("INSUFFICIENT_API_KEY_PERMISSIONS")

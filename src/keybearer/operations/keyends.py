@@ -178,7 +178,7 @@ async def rotate_api_key(call: Call, asked: RotateKey) -> CreatedApiKey:
         prefixes = config.prefixes or ()
         # A key that was made elsewhere gets a secret of ours.
         prefix = key.prefix if key.prefix in prefixes else prefixes[0]
-        secret, start = config.mint(call, prefix)
+        secret, start = await config.mint(call, tx, prefix)
         await keysecrets.end(tx, key.id, until=grace_end(call.now, asked.grace_period))
         await keysecrets.end_older(tx, key.id, kept=_EARLIER_SECRETS, now=call.now)
         await keysecrets.count_anew(tx, key.id)

@@ -154,7 +154,7 @@ async def create_api_key(call: Call, asked: CreateKey) -> CreatedApiKey:
         owner_id, role = f"{ORGANIZATION}{asked.organization_id}", call.session.role
     limit = config.rate_limit or None
     prefix = check_prefix(asked.prefix, config.prefixes or ())
-    secret, start = config.mint(call, prefix)
+    secret, start = await call.app.database.read(lambda tx: config.mint(call, tx, prefix))
     rate = check_rate_limit(
         enabled=chosen(asked.rate_limit_enabled, limit is not None),
         maximum=chosen(asked.rate_limit_max, limit.maximum if limit else None),
@@ -168,7 +168,7 @@ async def create_api_key(call: Call, asked: CreateKey) -> CreatedApiKey:
     held = await call.app.holds(owner_id, role)
     permissions = check_permissions(call, asked.permissions, held=held)
     if asked.permissions is UNSET:
-        permissions = await config.permissions_for(owner_id)
+        permissions = await config.permissions_for(owner_id, call.app.catalogue)
     expires_at = expiry(call, config, asked.expires_in, asked.expires_at, default=True)
     key = Key(
         id=call.app.new_id(call.now),

@@ -11,8 +11,8 @@ the query or the body.
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
-from keybearer.domain.errors import Misuse
 from keybearer.domain.model import Refusal
+from keybearer.verification import hosted
 
 Via = Literal["bearer", "header", "cookie"]
 Headers = Iterable[tuple[bytes, bytes]]
@@ -21,6 +21,8 @@ MAX_CREDENTIAL = 8_192
 MAX_AGENT = 200
 """Of a user agent: what is kept of it, in memory too."""
 
+
+_CREDENTIALS = frozenset({b"authorization", b"x-api-key"})
 
 Getter = Callable[[Headers], str | None]
 """The host app's own way to find an API key in a request: raw headers -> the key, or None."""
@@ -41,19 +43,31 @@ class Places:
     def __bool__(self) -> bool:
         return bool(self._names) or self._getter is not None
 
+    def named(self, headers: Headers) -> list[tuple[bytes, bytes]]:
+        """The same headers, with the keys of those that were named in `X-API-Key`."""
+        return [(b"x-api-key" if name in self._names else name, value) for name, value in headers]
+
     def told(self, headers: Headers) -> Headers:
         """The same headers, with every key in `X-API-Key`.
 
+        The header that the getter has read is no second credential: the first `X-API-Key` or
+        `Authorization` that has that very key in it, alone or after a scheme, is left out.
+
         Raises:
-            Misuse: the getter gave what is no text.
+            Unavailable: the getter raised, or gave what is no text.
         """
-        pairs = [(b"x-api-key" if name in self._names else name, value) for name, value in headers]
-        found: object = None if self._getter is None else self._getter(pairs)
-        if found is None:
+        pairs = self.named(headers)
+        found = None if self._getter is None else hosted.asked("getter=", self._getter, pairs)
+        if found is None or found == "":
             return pairs
         if not isinstance(found, str):
-            raise Misuse("getter= must give a key or None")
-        return [*pairs, (b"x-api-key", found.encode("utf-8", "surrogatepass"))]
+            raise hosted.odd("getter=", "a key or None")
+        key = found.encode("utf-8", "surrogatepass")
+        for place, (name, value) in enumerate(pairs):
+            if name in _CREDENTIALS and (value == key or value.endswith(b" " + key)):
+                del pairs[place]
+                break
+        return [*pairs, (b"x-api-key", key)]
 
 
 class Presented:

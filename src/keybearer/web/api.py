@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from keybearer.domain.errors import Failure
 from keybearer.domain.model import Anonymous, Refusal, RequestFacts, Session, Verdict
-from keybearer.operations.admission import admit, explicit
+from keybearer.operations.admission import admit, explicit, looks
 from keybearer.operations.app import App
 from keybearer.operations.declaration import Access, Call, Operation, Reply
 from keybearer.web.exchange import (
@@ -129,7 +129,7 @@ class Endpoint:
         declared, app, headers = self.operation, self._app, scope["headers"]
         if scope["method"] in _SAFE:
             return await admit(app, declared, headers, told.ip)
-        if not explicit(headers, app.verifier.places):
+        if not explicit(headers, app.verifier.places, look=looks(declared)):
             cookie = header(scope, b"cookie") is not None
             check_site(scope, app.settings, with_cookie=cookie)
             return await admit(app, declared, headers, told.ip)

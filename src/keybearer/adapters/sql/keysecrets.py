@@ -35,6 +35,9 @@ _END_OLDER = (
     .where(_OF_KEY, _REPLACED, api_key_secrets.c.digest.not_in(_KEPT))
     .values(usable_until=bindparam("now"))
 )
+_THERE = select(api_key_secrets.c.key_id).where(
+    api_key_secrets.c.digest.in_(bindparam("digests", expanding=True))
+)
 _LIVE = (
     select(api_key_secrets)
     .where(_OF_KEY, or_(_CURRENT, _REPLACED))
@@ -57,6 +60,11 @@ _REDIGEST = (
 _FORGET_REPLACED = delete(api_key_secrets).where(
     api_key_secrets.c.usable_until < bindparam("before")
 )
+
+
+async def are_there(tx: Transaction, digests: Sequence[bytes]) -> bool:
+    """Whether any of these digests is one of a key already, of one that has ended too."""
+    return await tx.one(_THERE.limit(1), digests=list(digests)) is not None
 
 
 async def add(
