@@ -20,6 +20,7 @@ from keybearer.domain.model import Refusal, Session
 from keybearer.operations import fromdjango, fromothers
 from keybearer.operations.app import App
 from keybearer.operations.arriving import Choices
+from keybearer.operations.keyedits import UpdateKey
 from keybearer.operations.keyends import RevokeKey
 from keybearer.operations.keys import GetKey, ListKeys
 from keybearer.operations.moving import Count, Report
@@ -263,7 +264,29 @@ async def test_a_revoked_one_stays_revoked(auth: Auth, app: App, source: Source)
     page = await auth.api.list_api_keys(ListKeys(search="old"))
     (id,) = [key.id for key in page.api_keys]
     await auth.api.revoke_api_key(RevokeKey(key_id=id))
-    assert (await verdict(app, GIVEN["drf"]["old"])).code == "KEY_REVOKED"
+    # Nobody has proved to hold it, and that would cost a hash.
+    assert (await verdict(app, GIVEN["drf"]["old"])).code == "INVALID_API_KEY"
+
+
+async def test_a_dead_key_costs_no_hash(
+    auth: Auth, app: App, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await move(app, source, fromdjango.move, verified=True)
+    await move(app, source, fromdjango.move, owner="6")
+    page = await auth.api.list_api_keys(ListKeys(search="old"))
+    (id,) = [key.id for key in page.api_keys]
+    old = GIVEN["drf"]["old"]
+    holds = SlowHashes.holds
+
+    async def never(*_: object) -> bool:
+        raise AssertionError("a hash was checked")
+
+    monkeypatch.setattr(SlowHashes, "holds", never)
+    await auth.api.update_api_key(UpdateKey(key_id=id, enabled=False))
+    assert await verdict(app, old) == Refusal(code="INVALID_API_KEY")
+    await auth.api.update_api_key(UpdateKey(key_id=id, enabled=True))
+    monkeypatch.setattr(SlowHashes, "holds", holds)
+    assert isinstance(await verdict(app, old), Session)
 
 
 # --- Unkey ---

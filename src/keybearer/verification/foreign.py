@@ -1,12 +1,20 @@
 """Keys made elsewhere: which schemes there are, and slow hashes a few at a time."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from hashlib import blake2b
+from operator import itemgetter
 
 from keybearer.adapters.sql import foreign
 from keybearer.domain.errors import Unavailable
 from keybearer.domain.foreign import TAG, Scheme
 from keybearer.domain.ports import Database
 from keybearer.verification.cache import Cache
+
+WAITING = 4
+"""Credentials that wait for the hash of one key."""
+REMEMBERED = 4_096
+"""Credentials that were told to come again, and those that were refused."""
 
 
 class Schemes:
@@ -45,11 +53,13 @@ class Schemes:
 
 
 class SlowHashes:
-    """Checks of keys that a slow hash decides: a few at once, and one for each key.
+    """Checks of keys that a slow hash decides: one at once for each key, the others in turn.
 
     In a small pool of their own: whoever knows the name of such a key and makes secrets up keeps
-    one thread busy, and neither those who log in nor those who carry another key. What does not
-    fit is told to come again; it is answered neither yes nor no.
+    one thread busy, and neither those who log in nor those who carry another key. Nor the holder
+    of that key: who has asked first has the next turn, and whoever was told to come again keeps
+    that place. What was refused is known from then on, and costs no hash again. So those who make
+    up secrets after the holder has asked are behind the holder, however many they are.
 
     Args:
         check: whether a credential is the one that was hashed; slow.
@@ -57,18 +67,55 @@ class SlowHashes:
 
     def __init__(self, check: Callable[[str, bytes], Awaitable[bool]]) -> None:
         self._check = check
-        self._under_way: set[str] = set()
+        self._lines: dict[str, list[tuple[int, asyncio.Future[None]]]] = {}
+        self._first_asked: dict[bytes, int] = {}
+        self._refused: dict[bytes, int] = {}
+        self._asked = 0
 
     async def holds(self, key_id: str, hashed: str, hashed_part: bytes) -> bool:
         """Whether what is presented is what was hashed.
 
         Raises:
-            Unavailable: another one is checked for this key, or too many for others.
+            Unavailable: others have asked before, or too many ask for other keys.
         """
-        if key_id in self._under_way:
-            raise Unavailable("the hash of that key is being checked")
-        self._under_way.add(key_id)
+        mark = blake2b(hashed_part, key=blake2b(hashed.encode()).digest(), digest_size=16).digest()
+        if mark in self._refused:
+            return False
+        await self._turn(key_id, mark)
         try:
-            return await self._check(hashed, hashed_part)
+            right = await self._check(hashed, hashed_part)
         finally:
-            self._under_way.discard(key_id)
+            self._give_turn(key_id)
+        self._first_asked.pop(mark, None)
+        if not right:
+            _keep(self._refused, mark, 0)
+        return right
+
+    async def _turn(self, key_id: str, mark: bytes) -> None:
+        self._asked += 1
+        place = self._first_asked.get(mark, self._asked)
+        if place == self._asked:
+            _keep(self._first_asked, mark, place)
+        line = self._lines.get(key_id)
+        if line is None:
+            self._lines[key_id] = []
+            return
+        turn = asyncio.get_running_loop().create_future()
+        line.append((place, turn))
+        line.sort(key=itemgetter(0))
+        if len(line) > WAITING:
+            line.pop()[1].set_exception(Unavailable("others wait for a slow hash of that key"))
+        await turn
+
+    def _give_turn(self, key_id: str) -> None:
+        if self._lines[key_id]:
+            self._lines[key_id].pop(0)[1].set_result(None)
+        else:
+            del self._lines[key_id]
+
+
+def _keep(among: dict[bytes, int], mark: bytes, value: int) -> None:
+    """Keeps one more, and no more than REMEMBERED: the first goes."""
+    among[mark] = value
+    if len(among) > REMEMBERED:
+        del among[next(iter(among))]

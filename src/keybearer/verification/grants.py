@@ -98,6 +98,8 @@ class StoredGrants:
         if row.scheme is None and not ours:
             return None
         if row.foreign_hash is not None:
+            if _dead(key, row, self._clock.now()):
+                return None  # to its holder too: nobody has proved to be that, and no hash is due
             part = hashed_part(credential, row.pepper_id, row.foreign_hash, self._pepper)
             if not await self._slow.holds(key.id, row.foreign_hash, part):
                 return None
@@ -215,6 +217,12 @@ class StoredGrants:
             await keysecrets.redigest(tx, old=old, new=new, pepper_id=self._ring.newest.id)
 
         await self._database.write(body)
+
+
+def _dead(key: Key, row: Row, now: int) -> bool:
+    """Whether a key opens nothing, whoever holds it."""
+    ended = row.usable_until is not None and now >= row.usable_until
+    return ended or key.status(now) in ("revoked", "expired", "disabled")
 
 
 def _service(id: str, name: str | None) -> Session:
