@@ -41,6 +41,10 @@ class ArrivingLogin(msgspec.Struct, frozen=True, kw_only=True):
     digest: bytes
 
 
+class Unwritable(ValueError):
+    """The database takes a value of some row not, which nobody foresaw."""
+
+
 class Broken(msgspec.Struct, frozen=True, kw_only=True):
     """A row that cannot come: which one, and why."""
 

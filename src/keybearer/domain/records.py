@@ -5,6 +5,7 @@ Databases and their adapters write the same value in several ways: an instant as
 with the reason, for the report.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from keybearer.domain.instants import parse_iso
+from keybearer.domain.limits import MAX_AMOUNT
 
 Record = Mapping[str, object]
 
@@ -20,6 +22,9 @@ _BARE_INSTANT = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d(?:\.\d{1,9})?)
 _SECONDS_BEFORE = 100_000_000_000
 """A number under it counts seconds: as milliseconds it would be of 1973."""
 _LARGEST = 253_402_300_799_999
+_LONGEST = 65_536
+_NO_CHARACTER = re.compile("[\0\ud800-\udfff]")
+"""What is no character of UTF-8, or none that PostgreSQL keeps."""
 
 
 def identifier(record: Record, name: str) -> str:
@@ -37,8 +42,17 @@ def text(record: Record, name: str) -> str | None:
     if value is None or value == "":
         return None
     if not isinstance(value, str):
-        raise ValueError(f"{name} is no text")
+        raise ValueError(f"{name} is no text in UTF-8")
+    if not storable(value):
+        raise ValueError(f"{name} has a NUL or half a character")
+    if len(value) > _LONGEST:
+        raise ValueError(f"{name} has more than {_LONGEST} characters")
     return value
+
+
+def storable(value: str) -> bool:
+    """Whether every database takes a text: without NUL, and UTF-8."""
+    return _NO_CHARACTER.search(value) is None
 
 
 def required(record: Record, name: str) -> str:
@@ -60,12 +74,12 @@ def flag(record: Record, name: str, *, otherwise: bool) -> bool:
 
 
 def number(record: Record, name: str) -> int | None:
-    """A whole number from 0 on, or None."""
+    """A whole number from 0 to the largest that a limit may be, or None."""
     value = record.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LARGEST:
-        raise ValueError(f"{name} is no number from 0 on")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_AMOUNT:
+        raise ValueError(f"{name} is no number from 0 to {MAX_AMOUNT}")
     return value
 
 
@@ -84,7 +98,7 @@ def instant(record: Record, name: str) -> int | None:
             return parse_iso(spelt.replace(" ", "T", 1))
         except ValueError:
             raise ValueError(f"{name} is no instant") from None
-    if isinstance(value, float):
+    if isinstance(value, float) and math.isfinite(value):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LARGEST:
         raise ValueError(f"{name} is no instant")

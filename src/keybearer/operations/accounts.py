@@ -42,12 +42,11 @@ from keybearer.operations.users import (
     new_user,
     prove_ownership,
     read_address,
+    read_image,
     read_name,
     remove_user,
 )
 from keybearer.operations.wire import Status, UserRecord, user_record
-
-_LONGEST_IMAGE = 2048
 
 
 class SignUp(Input, frozen=True, kw_only=True):
@@ -136,7 +135,7 @@ async def sign_up_email(call: Call, asked: SignUp) -> SignedUp:
     """
     address = read_address(asked.email)
     name = read_name(asked.name)
-    image = _read_image(asked.image)
+    image = read_image(asked.image)
     locale = _read_locale(call, asked.locale)
     callback = links.check_callback(call.app.settings, asked.callback_url)
     await call.app.database.write(partial(throttle.limit_here, call, paces=throttle.SIGN_UP))
@@ -286,7 +285,7 @@ async def update_user(call: Call, asked: UpdateUser) -> Status:
     if not isinstance(asked.name, UnsetType):
         changes["name"] = read_name(asked.name)
     if not isinstance(asked.image, UnsetType):
-        changes["image"] = _read_image(asked.image)
+        changes["image"] = read_image(asked.image)
     if not isinstance(asked.locale, UnsetType):
         changes["locale"] = _read_locale(call, asked.locale)
     if not changes:
@@ -322,14 +321,6 @@ async def delete_user(call: Call, asked: DeleteUser) -> Deleted:
     call.app.wake_mail()
     call.reply.session = "end"
     return Deleted()
-
-
-def _read_image(url: str | None) -> str | None:
-    if url is None:
-        return None
-    if len(url) > _LONGEST_IMAGE or not url.startswith("https://") or not url.isprintable():
-        raise Failure("VALIDATION_ERROR", "image must be an https:// address.")
-    return url
 
 
 def _read_locale(call: Call, tag: str | None) -> str | None:

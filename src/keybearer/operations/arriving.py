@@ -68,10 +68,19 @@ def read_row(
         return convert(record)
     except Failure as failure:
         reason = failure.message
-    except ValueError as error:
-        reason = str(error)
+    except (ValueError, OverflowError, RecursionError) as error:
+        reason = reason_of(error)
     moving.skip(sort, str(record.get("id")), reason)
     return None
+
+
+def reason_of(error: Exception) -> str:
+    """Why a row is broken, by what reading it raised."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    if isinstance(error, OverflowError):
+        return "a number or an instant is out of range"
+    return str(error)
 
 
 def one_line(text: str | None, longest: int) -> str:

@@ -19,7 +19,7 @@ import msgspec
 from keybearer.adapters.sql.origins import Origin
 from keybearer.domain import emails, records
 from keybearer.domain.arrivals import ArrivingKey, ArrivingLogin, ArrivingSecret
-from keybearer.domain.errors import Misuse
+from keybearer.domain.errors import Failure, Misuse
 from keybearer.domain.foreign import name_of
 from keybearer.domain.foreignpasswords import kept
 from keybearer.domain.model import ORGANIZATION, Key, LoginSession, User
@@ -31,6 +31,8 @@ from keybearer.operations.keyconfig import DEFAULT, MAX_NAME
 from keybearer.operations.keyrules import bounded_metadata, check_quota, check_rate_limit
 from keybearer.operations.logins import BROWSER
 from keybearer.operations.moving import Moving, Report
+from keybearer.operations.users import read_image
+from keybearer.verification.presented import MAX_AGENT
 
 ORIGIN = "better-auth"
 _LONGEST_NAME = 100
@@ -140,7 +142,7 @@ def _user(moving: Moving, record: Record, *, hashes: Mapping[str, str]) -> User:
         id=id,
         email=email,
         name=one_line(records.text(record, "name"), _LONGEST_NAME) or email.partition("@")[0],
-        image=records.text(record, "image"),
+        image=_image(moving, record),
         role="user",
         locale=None,
         email_verified_at=(
@@ -151,6 +153,17 @@ def _user(moving: Moving, record: Record, *, hashes: Mapping[str, str]) -> User:
         created_at=created,
         updated_at=records.moment(record, "updatedat", otherwise=created),
     )
+
+
+def _image(moving: Moving, record: Record) -> str | None:
+    """The address of the picture; what is none is left out, as pictures within their address."""
+    value = record.get("image")
+    within = isinstance(value, str) and value.startswith("data:")  # as long as a picture is
+    try:
+        return read_image("data:" if within else records.text(record, "image"))
+    except Failure:
+        moving.note("an image that is no https:// address")
+        return None
 
 
 # --- sessions ---
@@ -193,7 +206,7 @@ def _login(moving: Moving, record: Record) -> ArrivingLogin:
             idle_ms=app.settings.session_idle_ttl,
             ended_at=None,
             ip=records.text(record, "ipaddress"),
-            user_agent=records.text(record, "useragent"),
+            user_agent=one_line(records.text(record, "useragent"), MAX_AGENT) or None,
         ),
         digest=app.ring.digest(token.encode()),
     )

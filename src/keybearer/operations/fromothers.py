@@ -25,6 +25,7 @@ from keybearer.operations.arriving import (
     arriving_user,
     owner_of,
     read_row,
+    reason_of,
     rows_of,
 )
 from keybearer.operations.declaration import Call
@@ -115,8 +116,8 @@ async def move_unkey(call: Call, text: Iterable[bytes], choices: Choices) -> Rep
             continue
         try:
             told = msgspec.json.decode(raw, type=dict[str, object])
-        except msgspec.MsgspecError as error:
-            moving.skip("line", str(number), str(error))
+        except (msgspec.MsgspecError, RecursionError) as error:
+            moving.skip("line", str(number), reason_of(error))
             continue
         record = {"id": f"line {number}", **told}
         owner = record.get("externalId") or record.get("ownerId")
@@ -137,7 +138,7 @@ def _unkey(moving: Moving, choices: Choices, record: Record) -> ArrivingKey:
     if not isinstance(hashed, str) or not _SHA256.fullmatch(hashed):
         raise ValueError("hash is no SHA-256 in base64")
     digest = b64decode(hashed.translate({45: "+", 95: "/"}).rstrip("=") + "=")
-    owner = record.get("externalId") or record.get("ownerId")
+    owner = records.text(record, "externalId") or records.text(record, "ownerId")
     for name in ("roles", "permissions", "ratelimits"):
         if record.get(name):
             moving.note(f"{name}: they have no form here")
@@ -147,7 +148,7 @@ def _unkey(moving: Moving, choices: Choices, record: Record) -> ArrivingKey:
     return arriving_key(
         "sha256",
         digest,
-        owner=owner_of(moving, choices, None if owner is None else str(owner)),
+        owner=owner_of(moving, choices, owner),
         config=choices.config,
         created_at=records.moment(record, "createdAt", otherwise=moving.call.now),
         name=records.text(record, "name"),

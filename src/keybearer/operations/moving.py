@@ -4,19 +4,21 @@
              or why one is broken                              what is there already: untouched
 
 A transaction locks one chain first, so two imports of the same rows wait for each other, and the
-second finds them there. Whoever is there is told by the id, which stays: apps keep it. A dry run
-asks the same questions and writes nothing.
+second finds them there. Whoever is there is told by the id, which stays: apps keep it. A batch
+with a row that the database does not take is halved until that row is alone. A dry run does the
+same and takes it back.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 
 from keybearer.adapters.sql import arrivals, audit, foreign
-from keybearer.domain.arrivals import ArrivingKey, ArrivingLogin, Broken, Sort
+from keybearer.domain.arrivals import ArrivingKey, ArrivingLogin, Broken, Sort, Unwritable
 from keybearer.domain.errors import Failure
 from keybearer.domain.foreign import TAG, Scheme
 from keybearer.domain.model import User
 from keybearer.domain.ports import Transaction
+from keybearer.domain.records import storable
 from keybearer.operations.app import record, told
 from keybearer.operations.declaration import Call, Output
 
@@ -124,7 +126,7 @@ class Moving:
 
     async def learn(self, ids: Collection[str]) -> None:
         """Learns which of the ids are users' who were here before."""
-        missing = set(ids) - self.owners
+        missing = set(filter(storable, ids)) - self.owners
         if not missing:
             return
         self.owners |= await self.call.app.database.read(
@@ -176,23 +178,40 @@ class Moving:
             new_users = await _sift_users(tx, users, outcome)
             new_keys = await _sift_keys(tx, keys, outcome)
             new_logins = await _sift_logins(tx, logins, outcome)
-            if not self._dry_run:
-                there = await arrivals.add_users(tx, new_users)
-                outcome.late += [user for user in new_users if user.id not in there]
-                await arrivals.add_keys(tx, new_keys)
-                await arrivals.add_logins(tx, new_logins)
-                await foreign.add_schemes(tx, schemes)
-                came = [self._event(user) for user in new_users if user.id in there]
-                came += [self._event(key) for key in new_keys]
-                came += [self._event(login) for login in new_logins]
-                await audit.append_many(tx, self.call.app.ring, came)
+            there = await arrivals.add_users(tx, new_users)
+            outcome.late += [user for user in new_users if user.id not in there]
+            await arrivals.add_keys(tx, new_keys)
+            await arrivals.add_logins(tx, new_logins)
+            if self._dry_run:
+                raise _TakenBack(outcome)
+            await foreign.add_schemes(tx, schemes)
+            came = [self._event(user) for user in new_users if user.id in there]
+            came += [self._event(key) for key in new_keys]
+            came += [self._event(login) for login in new_logins]
+            await audit.append_many(tx, self.call.app.ring, came)
             return outcome
 
         # Whoever looks for keys by their schemes must hear of a new one.
-        tags = (TAG,) if schemes and not self._dry_run else ()
-        outcome, _ = await self.call.app.change(body, lambda _: tags)
-        self._schemes |= schemes
+        tags = (TAG,) if schemes else ()
+        try:
+            outcome, _ = await self.call.app.change(body, lambda _: tags)
+            self._schemes |= schemes
+        except _TakenBack as end:
+            outcome = end.outcome
+        except Unwritable as error:
+            await self._halve(batch, error)
+            return
         self._account(batch, outcome)
+
+    async def _halve(self, batch: Sequence[Arrival], error: Unwritable) -> None:
+        if len(batch) == 1:
+            sort, id, _ = _names(batch[0])
+            reason = f"the database does not take it ({error})"
+            self._skip(Broken(sort=sort, id=id, reason=reason))
+            return
+        half = len(batch) // 2
+        await self._write(batch[:half])
+        await self._write(batch[half:])
 
     def _account(self, batch: Sequence[Arrival], outcome: "_Outcome") -> None:
         for user in outcome.late:
@@ -228,6 +247,14 @@ class _Outcome:
         self.present: set[tuple[Sort, str]] = set()
         self.broken: list[Broken] = []
         self.late: list[User] = []
+
+
+class _TakenBack(Exception):
+    """Undoes what a dry run wrote."""
+
+    def __init__(self, outcome: _Outcome) -> None:
+        super().__init__()
+        self.outcome = outcome
 
 
 def _names(arrival: Arrival) -> tuple[Sort, str, str]:

@@ -12,6 +12,7 @@ from keybearer.operations.logins import record_ended, tags_of
 from keybearer.operations.wire import check_text
 
 _LONGEST_NAME = 100
+_LONGEST_IMAGE = 2048
 
 
 def new_user(
@@ -140,3 +141,16 @@ def read_name(text: str) -> str:
     if not 1 <= len(name) <= _LONGEST_NAME:
         raise Failure("VALIDATION_ERROR", f"name must have 1 to {_LONGEST_NAME} characters.")
     return name
+
+
+def read_image(url: str | None) -> str | None:
+    """The https:// address of a picture, of 2048 characters at most, or none.
+
+    Raises:
+        Failure: VALIDATION_ERROR.
+    """
+    if url is None:
+        return None
+    if len(url) > _LONGEST_IMAGE or not url.startswith("https://") or not url.isprintable():
+        raise Failure("VALIDATION_ERROR", "image must be an https:// address.")
+    return url

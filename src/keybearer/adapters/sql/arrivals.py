@@ -1,16 +1,18 @@
 """What arrives from elsewhere, written many rows at a time; what is there stays as it is."""
 
-from collections.abc import Collection, Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import msgspec
 from sqlalchemy import bindparam, or_, select
 
 # The statement is the same in both dialects: this one compiles for SQLite as well.
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from keybearer.adapters.sql.keys import columns
 from keybearer.adapters.sql.tables import api_key_secrets, api_keys, sessions, users
-from keybearer.domain.arrivals import ArrivingKey, ArrivingLogin
+from keybearer.domain.arrivals import ArrivingKey, ArrivingLogin, Unwritable
 from keybearer.domain.model import User
 from keybearer.domain.ports import Transaction
 
@@ -52,10 +54,15 @@ async def known_users(tx: Transaction, ids: Collection[str]) -> frozenset[str]:
 
 
 async def add_users(tx: Transaction, new: Sequence[User]) -> frozenset[str]:
-    """Writes users, and gives the ids of those who are there now."""
+    """Writes users, and gives the ids of those who are there now.
+
+    Raises:
+        Unwritable: the database takes one of the rows not; so of keys and logins.
+    """
     if not new:
         return frozenset()
-    await tx.run_many(_ADD_USERS, [msgspec.structs.asdict(user) for user in new])
+    with _told():
+        await tx.run_many(_ADD_USERS, [msgspec.structs.asdict(user) for user in new])
     return await known_users(tx, [user.id for user in new])
 
 
@@ -70,13 +77,14 @@ async def keys_there(
 
 async def add_keys(tx: Transaction, new: Sequence[ArrivingKey]) -> None:
     """Writes keys, each with its secrets."""
-    await tx.run_many(_ADD_KEYS, [columns(each.key) for each in new])
     secrets = [
         {**msgspec.structs.asdict(secret), "key_id": each.key.id}
         for each in new
         for secret in each.secrets
     ]
-    await tx.run_many(_ADD_SECRETS, secrets)
+    with _told():
+        await tx.run_many(_ADD_KEYS, [columns(each.key) for each in new])
+        await tx.run_many(_ADD_SECRETS, secrets)
 
 
 async def logins_there(
@@ -91,4 +99,21 @@ async def logins_there(
 async def add_logins(tx: Transaction, new: Sequence[ArrivingLogin]) -> None:
     """Writes logins, each with the digest of its session token."""
     rows = [{**msgspec.structs.asdict(each.login), "token_digest": each.digest} for each in new]
-    await tx.run_many(_ADD_LOGINS, rows)
+    with _told():
+        await tx.run_many(_ADD_LOGINS, rows)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Tells what is wrong with a value from a database that is lost."""
+    try:
+        yield
+    except (OverflowError, UnicodeError, IntegrityError) as error:
+        raise Unwritable(type(error).__name__) from error
+    except DBAPIError as error:
+        # Class 22 is "data exception"; what the driver itself refuses has no SQLSTATE.
+        state = getattr(error.orig, "sqlstate", None) or ""
+        cause = None if error.orig is None else error.orig.__cause__
+        if not state.startswith("22") and not isinstance(cause, ValueError):
+            raise
+        raise Unwritable(type(cause or error).__name__) from error

@@ -7,6 +7,8 @@ are folded: lower case, without `_`.
 import contextlib
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -22,6 +24,8 @@ Record = Mapping[str, object]
 """A row: its columns by their folded names."""
 
 PAGE = 500
+_ENDLESS = {2**63 - 1: datetime.max, -(2**63): datetime.min}  # noqa: DTZ901 -- with its zone below
+"""`infinity` and `-infinity` of PostgreSQL, which counts microseconds."""
 
 
 class Origin(Protocol):
@@ -70,8 +74,18 @@ def _open_file(path: str) -> Any:
         hide_parameters=True,
     )
     with engine.connect() as connection:
+        # One value that is no UTF-8 must not end the page that it is on.
+        connection.connection.driver_connection.text_factory = _text  # type: ignore[union-attr]
         connection.exec_driver_sql("BEGIN")
         yield connection
+
+
+def _text(raw: bytes) -> str | bytes:
+    """Text, or the bytes of what is none: whoever reads the row tells it."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
 
 
 @contextlib.asynccontextmanager
@@ -86,9 +100,37 @@ async def _open_server(url: str) -> AsyncIterator[AsyncConnection]:
             await connection.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
+            await _read_any_instant(connection)
             yield connection
     finally:
         await engine.dispose()
+
+
+async def _read_any_instant(connection: AsyncConnection) -> None:
+    """Instants that Python has none for, as those before Christ, are text: they end no page."""
+    raw = await connection.get_raw_connection()
+    for name, zone in (("timestamptz", UTC), ("timestamp", None)):
+        await raw.driver_connection.set_type_codec(  # type: ignore[union-attr]
+            name,
+            schema="pg_catalog",
+            encoder=_written_nowhere,
+            decoder=partial(_instant, datetime(2000, 1, 1, tzinfo=zone)),
+            format="tuple",
+        )
+
+
+def _instant(epoch: datetime, told: tuple[int]) -> datetime | str:
+    endless = _ENDLESS.get(told[0])
+    if endless is not None:
+        return endless.replace(tzinfo=epoch.tzinfo)
+    try:
+        return epoch + timedelta(microseconds=told[0])
+    except OverflowError:
+        return "outside the years 1 to 9999"
+
+
+def _written_nowhere(value: object) -> Any:
+    raise TypeError("nothing is written there")
 
 
 class _File:
