@@ -15,6 +15,7 @@ from keybearer.domain.foreignpasswords import kept
 from keybearer.domain.ids import new_id
 from keybearer.domain.model import ORGANIZATION, Key, User
 from keybearer.domain.records import Record
+from keybearer.operations.declaration import Call
 from keybearer.operations.keyconfig import DEFAULT, MAX_NAME
 from keybearer.operations.moving import Moving
 
@@ -31,6 +32,9 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
         config: the configuration that the keys will be of.
         verified: whether the addresses are known to be their owners'.
         keys_only: whether the users stay elsewhere: owners are their ids, and nobody is looked up.
+        endings: whether what was ended there since the last run is ended here.
+        replace_unverified: whether an account that has not proven an address makes room for
+            whoever comes with it.
         names: what the tables are called, where not as usual.
     """
 
@@ -39,7 +43,17 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     verified: bool = False
     keys_only: bool = False
     dry_run: bool = False
+    endings: bool = False
+    replace_unverified: bool = False
     names: Mapping[str, str] = {}
+
+
+def open_moving(call: Call, origin: str, choices: Choices) -> Moving:
+    """An import, as it was chosen."""
+    return Moving(
+        call, origin, dry_run=choices.dry_run, endings=choices.endings,
+        replaces=choices.replace_unverified,
+    )  # fmt: skip
 
 
 async def rows_of(

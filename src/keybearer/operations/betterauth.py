@@ -57,6 +57,8 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     plain_keys: bool = False
     organization_configs: frozenset[str] = frozenset()
     dry_run: bool = False
+    endings: bool = False
+    replace_unverified: bool = False
     names: Mapping[str, str] = {}
 
 
@@ -68,7 +70,10 @@ async def move(call: Call, origin: Origin, choices: Choices) -> Report:
         Misuse: a table is missing.
         Unavailable: a database is lost; what was imported before stays, and the next try goes on.
     """
-    moving = Moving(call, ORIGIN, dry_run=choices.dry_run)
+    moving = Moving(
+        call, ORIGIN, dry_run=choices.dry_run, endings=choices.endings,
+        replaces=choices.replace_unverified,
+    )  # fmt: skip
     tables = await origin.tables()
 
     def table(usual: str) -> str:
@@ -253,8 +258,6 @@ async def _keys(
     moving: Moving, origin: Origin, table: str, owners: _Owners, choices: Choices
 ) -> None:
     async for page in origin.pages(table):
-        if not choices.keys_only:
-            await moving.learn({_reference(record) for record in page})
         for record in page:
             made = read_row(
                 moving, "key", record, partial(_key, moving, owners=owners, choices=choices)

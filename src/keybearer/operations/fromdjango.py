@@ -18,6 +18,7 @@ from keybearer.operations.arriving import (
     Choices,
     arriving_key,
     arriving_user,
+    open_moving,
     owner_of,
     read_row,
     rows_of,
@@ -38,7 +39,7 @@ async def move(call: Call, origin: Origin, choices: Choices) -> Report:
         Misuse: a table is missing.
         Unavailable: a database is lost; what was imported before stays.
     """
-    moving = Moving(call, ORIGIN, dry_run=choices.dry_run)
+    moving = open_moving(call, ORIGIN, choices)
     if not choices.keys_only:
         async for record in rows_of(origin, choices, "auth_user", required=True):
             user = read_row(moving, "user", record, partial(_user, moving, choices))

@@ -23,6 +23,7 @@ from keybearer.operations.arriving import (
     Choices,
     arriving_key,
     arriving_user,
+    open_moving,
     owner_of,
     read_row,
     reason_of,
@@ -39,7 +40,7 @@ _INTERVALS = {"daily": 86_400_000, "monthly": 30 * 86_400_000}
 
 async def move_fastapi_users(call: Call, origin: Origin, choices: Choices) -> Report:
     """Imports the users of fastapi-users; raises as the other imports."""
-    moving = Moving(call, "fastapi-users", dry_run=choices.dry_run)
+    moving = open_moving(call, "fastapi-users", choices)
     async for record in rows_of(origin, choices, "user", required=True):
         user = read_row(moving, "user", record, partial(_user, moving))
         if user is not None:
@@ -64,7 +65,7 @@ def _user(moving: Moving, record: Record) -> User:
 
 async def move_keyshield(call: Call, origin: Origin, choices: Choices) -> Report:
     """Imports the keys of keyshield, for one owner; raises as the other imports."""
-    moving = Moving(call, "keyshield", dry_run=choices.dry_run)
+    moving = open_moving(call, "keyshield", choices)
     if choices.owner is not None:
         await moving.learn({choices.owner})
     if call.app.settings.keyshield_pepper is None:
@@ -108,7 +109,7 @@ async def move_unkey(call: Call, text: Iterable[bytes], choices: Choices) -> Rep
         Failure: ADMIN_REQUIRED.
         Unavailable: the database is lost; what was imported before stays.
     """
-    moving = Moving(call, "unkey", dry_run=choices.dry_run)
+    moving = open_moving(call, "unkey", choices)
     if choices.owner is not None:
         await moving.learn({choices.owner})
     for number, raw in enumerate(text, start=1):

@@ -102,19 +102,27 @@ def _event_line(event: audit.Event) -> EventLine:
 
 
 async def move(
-    call: Call, text: Iterable[bytes], *, dry_run: bool, keys_only: bool = False
+    call: Call,
+    text: Iterable[bytes],
+    *,
+    dry_run: bool,
+    keys_only: bool = False,
+    endings: bool = False,
+    replace_unverified: bool = False,
 ) -> Report:
     """Imports the lines of an export; what is here already stays as it is.
 
     Args:
         keys_only: whether the users stay elsewhere: owners are their ids, and nobody is looked up.
+        endings: whether what was ended there since the last run is ended here.
+        replace_unverified: whether an account that has not proven an address makes room.
 
     Raises:
         Failure: ADMIN_REQUIRED.
         Misuse: it is no export, or one of a later version.
         Unavailable: the database is lost; what was imported before stays.
     """
-    moving = Moving(call, ORIGIN, dry_run=dry_run)
+    moving = Moving(call, ORIGIN, dry_run=dry_run, endings=endings, replaces=replace_unverified)
     counts: list[Count] = []
     settled = keys_only
     headed = False

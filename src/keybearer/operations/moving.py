@@ -13,7 +13,14 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 
 from keybearer.adapters.sql import arrivals, audit, foreign
-from keybearer.domain.arrivals import ArrivingKey, ArrivingLogin, Broken, Sort, Unwritable
+from keybearer.domain.arrivals import (
+    ArrivingKey,
+    ArrivingLogin,
+    Broken,
+    Ending,
+    Sort,
+    Unwritable,
+)
 from keybearer.domain.errors import Failure
 from keybearer.domain.foreign import TAG, Scheme
 from keybearer.domain.model import User
@@ -21,10 +28,10 @@ from keybearer.domain.ports import Transaction
 from keybearer.domain.records import storable
 from keybearer.operations.app import record, told
 from keybearer.operations.declaration import Call, Output
+from keybearer.operations.endings import Ended, carry, make_room
+from keybearer.operations.sifting import Arrival, Sieve, names
 
 BATCH = 500
-
-Arrival = User | ArrivingKey | ArrivingLogin
 
 
 class Count(Output, frozen=True, kw_only=True):
@@ -64,6 +71,7 @@ class Report(Output, frozen=True, kw_only=True):
     sessions: Count
     skipped: list[Skipped]
     notes: list[Note]
+    ended: list[Ended]
 
 
 class Moving:
@@ -71,13 +79,24 @@ class Moving:
 
     Args:
         origin: whose database it is, for the report and the trail.
+        endings: whether what was ended there is ended here.
+        replaces: whether an account that has not proven its address, and has no keys, makes room
+            for whoever comes with it.
 
     Attributes:
         owners: the ids of users who are here, or will be.
         keys: the ids of keys that came, or were here before.
     """
 
-    def __init__(self, call: Call, origin: str, *, dry_run: bool) -> None:
+    def __init__(
+        self,
+        call: Call,
+        origin: str,
+        *,
+        dry_run: bool,
+        endings: bool = False,
+        replaces: bool = False,
+    ) -> None:
         if not call.trusted:
             raise Failure("ADMIN_REQUIRED")
         self.call = call
@@ -85,6 +104,10 @@ class Moving:
         self.keys: set[str] = set()
         self._origin = origin
         self._dry_run = dry_run
+        self._endings = endings
+        self._replaces = replaces
+        self._ended: list[tuple[Sort, str, Ending, int | None]] = []
+        self._refused: set[str] = set()
         self._counts: Counter[tuple[Sort, str]] = Counter()
         self._skipped: list[Skipped] = []
         self._notes: Counter[str] = Counter()
@@ -105,8 +128,12 @@ class Moving:
 
     async def arrive(self, arrival: Arrival) -> None:
         """Something arrives; it is written with others, at the latest by `settle`."""
-        sort, id, owner_id = _names(arrival)
+        sort, id, owner_id = names(arrival)
         self._counts[sort, "found"] += 1
+        if sort != "user" and owner_id in self._refused:
+            self._draft.clear()
+            self._skip(Broken(sort=sort, id=id, reason="its owner did not come"))
+            return
         self._notes.update(self._draft)
         self._draft.clear()
         for unique in _unique(arrival):
@@ -126,7 +153,7 @@ class Moving:
 
     async def learn(self, ids: Collection[str]) -> None:
         """Learns which of the ids are users' who were here before."""
-        missing = set(filter(storable, ids)) - self.owners
+        missing = set(filter(storable, ids)) - self.owners - self._refused
         if not missing:
             return
         self.owners |= await self.call.app.database.read(
@@ -146,6 +173,7 @@ class Moving:
                 )  # fmt: skip
 
             await self.call.app.database.write(body)
+        ended = await carry(self.call, self._ended, wanted=self._endings and not self._dry_run)
         return Report(
             origin=self._origin,
             dry_run=self._dry_run,
@@ -154,12 +182,15 @@ class Moving:
             sessions=logins,
             skipped=self._skipped,
             notes=[Note(note=text, count=n) for text, n in sorted(self._notes.items())],
+            ended=ended,
         )
 
     def _count(self, sort: Sort) -> Count:
         return Count(**{name: self._counts[sort, name] for name in Count.__struct_fields__})
 
     def _skip(self, broken: Broken) -> None:
+        if broken.sort == "user":
+            self._refused.add(broken.id)
         self._counts[broken.sort, "skipped"] += 1
         self._skipped.append(Skipped(kind=broken.sort, id=broken.id, reason=broken.reason))
 
@@ -172,40 +203,45 @@ class Moving:
         secrets = (secret for key in keys for secret in key.secrets)
         schemes = {each.scheme for each in secrets if each.scheme is not None} - self._schemes
 
-        async def body(tx: Transaction) -> _Outcome:
-            await audit.lock(tx, _names(batch[0])[2])
-            outcome = _Outcome()
-            new_users = await _sift_users(tx, users, outcome)
-            new_keys = await _sift_keys(tx, keys, outcome)
-            new_logins = await _sift_logins(tx, logins, outcome)
+        if self._replaces and not self._dry_run:
+            await make_room(self.call, self._origin, users)
+
+        async def body(tx: Transaction) -> Sieve:
+            await audit.lock(tx, names(batch[0])[2])
+            sieve = Sieve(tx, self._origin, now=self.call.now, replaces=self._replaces)
+            new_users = await sieve.users(users)
+            new_keys = await sieve.keys(keys)
+            new_logins = await sieve.logins(logins)
+            if self._dry_run and self._replaces:
+                return sieve  # whom it would replace is still in the way
             there = await arrivals.add_users(tx, new_users)
-            outcome.late += [user for user in new_users if user.id not in there]
+            sieve.are_late([user for user in new_users if user.id not in there])
             await arrivals.add_keys(tx, new_keys)
             await arrivals.add_logins(tx, new_logins)
             if self._dry_run:
-                raise _TakenBack(outcome)
+                raise _TakenBack(sieve)
             await foreign.add_schemes(tx, schemes)
-            came = [self._event(user) for user in new_users if user.id in there]
-            came += [self._event(key) for key in new_keys]
-            came += [self._event(login) for login in new_logins]
-            await audit.append_many(tx, self.call.app.ring, came)
-            return outcome
+            new: list[Arrival] = [user for user in new_users if user.id in there]
+            new += [*new_keys, *new_logins]
+            await arrivals.remember(tx, self._origin, [names(each)[:2] for each in new])
+            await audit.append_many(tx, self.call.app.ring, [self._event(each) for each in new])
+            return sieve
 
         # Whoever looks for keys by their schemes must hear of a new one.
-        tags = (TAG,) if schemes else ()
+        tags = (TAG,) if schemes and not self._dry_run else ()
         try:
-            outcome, _ = await self.call.app.change(body, lambda _: tags)
+            sieve, _ = await self.call.app.change(body, lambda _: tags)
             self._schemes |= schemes
         except _TakenBack as end:
-            outcome = end.outcome
+            sieve = end.sieve
         except Unwritable as error:
             await self._halve(batch, error)
             return
-        self._account(batch, outcome)
+        self._account(batch, sieve)
 
     async def _halve(self, batch: Sequence[Arrival], error: Unwritable) -> None:
         if len(batch) == 1:
-            sort, id, _ = _names(batch[0])
+            sort, id, _ = names(batch[0])
             reason = f"the database does not take it ({error})"
             self._skip(Broken(sort=sort, id=id, reason=reason))
             return
@@ -213,57 +249,37 @@ class Moving:
         await self._write(batch[:half])
         await self._write(batch[half:])
 
-    def _account(self, batch: Sequence[Arrival], outcome: "_Outcome") -> None:
-        for user in outcome.late:
-            reason = "the address is another user's here"
-            outcome.broken.append(Broken(sort="user", id=user.id, reason=reason))
-        broken = {(each.sort, each.id) for each in outcome.broken}
+    def _account(self, batch: Sequence[Arrival], sieve: Sieve) -> None:
+        broken = {(each.sort, each.id) for each in sieve.broken}
         for each in batch:
-            sort, id, _ = _names(each)
+            sort, id, _ = names(each)
             if (sort, id) in broken:
                 continue
             if sort == "user":
                 self.owners.add(id)
             elif sort == "key":
                 self.keys.add(id)
-            if (sort, id) in outcome.present:
+            if (sort, id) in sieve.present:
                 self._counts[sort, "present"] += 1
             else:
                 self._counts[sort, "imported"] += 1
-        for one in outcome.broken:
+        for one in sieve.broken:
             self._skip(one)
+        self._ended += sieve.ended
 
     def _event(self, arrival: Arrival) -> audit.Event:
-        sort, id, owner_id = _names(arrival)
+        sort, id, owner_id = names(arrival)
         return told(
             self.call, f"{sort}.imported", owner_id=owner_id, target_id=id, origin=self._origin
         )
 
 
-class _Outcome:
-    """What a batch found: who was there before, what cannot come, and who was too late."""
-
-    def __init__(self) -> None:
-        self.present: set[tuple[Sort, str]] = set()
-        self.broken: list[Broken] = []
-        self.late: list[User] = []
-
-
 class _TakenBack(Exception):
     """Undoes what a dry run wrote."""
 
-    def __init__(self, outcome: _Outcome) -> None:
+    def __init__(self, sieve: Sieve) -> None:
         super().__init__()
-        self.outcome = outcome
-
-
-def _names(arrival: Arrival) -> tuple[Sort, str, str]:
-    """What it is, its id, and whose it is."""
-    if isinstance(arrival, User):
-        return "user", arrival.id, arrival.id
-    if isinstance(arrival, ArrivingKey):
-        return "key", arrival.key.id, arrival.key.owner_id
-    return "session", arrival.login.id, arrival.login.user_id
+        self.sieve = sieve
 
 
 def _unique(arrival: Arrival) -> tuple[str | bytes, ...]:
@@ -273,60 +289,3 @@ def _unique(arrival: Arrival) -> tuple[str | bytes, ...]:
     if isinstance(arrival, ArrivingKey):
         return (arrival.key.id, *(secret.digest for secret in arrival.secrets))
     return (arrival.login.id, arrival.digest)
-
-
-async def _sift_users(tx: Transaction, users: Sequence[User], outcome: _Outcome) -> Sequence[User]:
-    if not users:
-        return []
-    there = await arrivals.users_there(
-        tx, [user.id for user in users], [user.email for user in users]
-    )
-    taken = frozenset(there.values())
-    new = []
-    for user in users:
-        if user.id in there:
-            outcome.present.add(("user", user.id))
-        elif user.email in taken:
-            outcome.late.append(user)
-        else:
-            new.append(user)
-    return new
-
-
-async def _sift_keys(
-    tx: Transaction, keys: Sequence[ArrivingKey], outcome: _Outcome
-) -> Sequence[ArrivingKey]:
-    if not keys:
-        return []
-    digests = [secret.digest for each in keys for secret in each.secrets]
-    ids, taken = await arrivals.keys_there(tx, [each.key.id for each in keys], digests)
-    new = []
-    for each in keys:
-        if each.key.id in ids:
-            outcome.present.add(("key", each.key.id))
-        elif any(secret.digest in taken for secret in each.secrets):
-            reason = "another key here has the same secret"
-            outcome.broken.append(Broken(sort="key", id=each.key.id, reason=reason))
-        else:
-            new.append(each)
-    return new
-
-
-async def _sift_logins(
-    tx: Transaction, logins: Sequence[ArrivingLogin], outcome: _Outcome
-) -> Sequence[ArrivingLogin]:
-    if not logins:
-        return []
-    ids, taken = await arrivals.logins_there(
-        tx, [each.login.id for each in logins], [each.digest for each in logins]
-    )
-    new = []
-    for each in logins:
-        if each.login.id in ids:
-            outcome.present.add(("session", each.login.id))
-        elif each.digest in taken:
-            reason = "another session here has the same token"
-            outcome.broken.append(Broken(sort="session", id=each.login.id, reason=reason))
-        else:
-            new.append(each)
-    return new

@@ -312,3 +312,13 @@ foreign_schemes = Table(
     metadata,
     Column("scheme", Text, primary_key=True),
 )
+
+# What an import brought, whatever became of it here: what was deleted does not come again.
+imported = Table(
+    "imported",
+    metadata,
+    Column("origin", Text, nullable=False),
+    Column("sort", Text, nullable=False),
+    Column("id", Text, nullable=False),
+    PrimaryKeyConstraint("origin", "sort", "id"),
+)
