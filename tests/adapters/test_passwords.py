@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import argon2
 import pytest
 
 from keybearer.adapters.passwords import Cost, Hasher, Overloaded
@@ -86,11 +87,43 @@ async def test_a145_a_hash_of_another_cost_is_checked_and_wants_renewal(hasher: 
     assert not hasher.needs_rehash(await hasher.hash("right"))
 
 
-@pytest.mark.parametrize("hashed", ["x", "$argon2id$", "$argon2id$v=19$m=64,t=1,p=1$!$!", "$2b$1"])
-async def test_a_hash_that_is_none_is_unavailable(hasher: Hasher, hashed: str) -> None:
-    with pytest.raises(Unavailable, match="checked") as caught:
-        await hasher.verify(hashed, "secret")
-    assert "secret" not in str(caught.value)
+UNREADABLE = [
+    "x", "$argon2id$", "$argon2id$v=19$m=64,t=1,p=1$!$!", "$2b$1", "$argon2id$é",
+    f"$scrypt$ln=0,r=8,p=1$c2FsdA${'A' * 43}",
+    f"$scrypt$ln=4,r=8,p=1$c2FsdAA${'A' * 45}",
+    f"$pbkdf2-sha1$i=0$c2FsdA${'A' * 43}",
+    "$2b$99$" + "a" * 53,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("hashed", UNREADABLE)
+async def test_a_hash_that_is_none_has_no_password(
+    hasher: Hasher, hashed: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not await hasher.verify(hashed, "secret")
+    assert [record.message for record in caplog.records] == ["password.hash_unreadable"]
+    assert hashed not in caplog.text or len(hashed) == 1
+    assert not await hasher.verify(None, "secret", like=hashed)
+    assert not await hasher.check(hashed, b"secret")
+
+
+@pytest.mark.parametrize("hashed", ["x", "$argon2id$", "$2b$1"])
+async def test_and_costs_what_another_costs(
+    hasher: Hasher, hashed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = []
+    real = argon2.PasswordHasher.verify
+
+    def verify(self: argon2.PasswordHasher, hash: str, password: bytes) -> bool:
+        checked.append(hash)
+        return real(self, hash, password)
+
+    monkeypatch.setattr(argon2.PasswordHasher, "verify", verify)
+    await hasher.verify(None, "secret")
+    (nobodys,) = checked
+    await hasher.verify(hashed, "secret")
+    await hasher.verify(None, "secret", like=hashed)
+    assert checked.count(nobodys) == 3
 
 
 async def test_a_pool_is_busy_before_it_is_full() -> None:
@@ -194,3 +227,12 @@ async def test_a_closed_pool_is_unavailable(hasher: Hasher) -> None:
     for _ in range(100):
         with pytest.raises(Unavailable, match="closed"):
             await hasher.hash("x")
+
+
+async def test_without_memory_checking_is_unavailable() -> None:
+    hasher = Hasher(cost=CHEAP)
+    most = f"$argon2id$v=19$m={2**32 - 1},t=1,p=1$c2FsdHNhbHQ${'A' * 43}"
+    with pytest.raises(Unavailable, match="checked") as caught:
+        await hasher.verify(most, "secret")
+    assert "secret" not in str(caught.value)
+    hasher.close()

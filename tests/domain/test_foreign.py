@@ -9,6 +9,7 @@ import pytest
 from keybearer.adapters import foreignhashes
 from keybearer.domain import foreign
 from keybearer.domain.errors import Unavailable
+from keybearer.domain.foreign import Scheme, is_name, name_of
 from keybearer.domain.foreignpasswords import Bcrypt, Pbkdf2, Scrypt, b64, kept, read, unb64
 
 SALT = b64(b"ab" * 16)
@@ -116,6 +117,9 @@ def test_a_kept_hash_is_read() -> None:
         f"$argon2id$v=19$m=65536,t=0,p=1$c2FsdHNhbHQ${B43}",
         f"$scrypt$ln=18,r=8,p=2$c2FsdA${B43}",
         f"$scrypt$ln=14,r=0,p=1$c2FsdA${B43}",
+        f"$scrypt$ln=0,r=8,p=1$c2FsdA${B43}",
+        f"scrypt$1$salt$8$1${B43}=",
+        f"$scrypt$ln=16,r=1,p=1$c2FsdA${B43}",
         f"scrypt$16383$salt$8$5${B43}=",
         f"pbkdf2_sha256$99000000$salt${B43}=",
         f"pbkdf2_sha256$0$salt${B43}=",
@@ -152,3 +156,16 @@ def test_bcrypt_is_checked_where_it_is_installed(monkeypatch: pytest.MonkeyPatch
 
 def test_a_form_that_is_not_known_is_told() -> None:
     assert foreignhashes.check("$else$", b"secret") is None
+
+
+@pytest.mark.parametrize(
+    ("scheme", "length", "fits"),
+    [
+        ("sha256", 32, True), ("sha256", 31, False), ("sha512", 64, True), ("sha512", 65, False),
+        ("drf", 1, True), ("drf", 64, True), ("drf", 0, False), ("drf", 65, False),
+        ("keyshield", 16, True), ("keyshield", 17, False),
+    ],
+)  # fmt: skip
+def test_a_name_has_the_length_of_its_scheme(scheme: Scheme, length: int, fits: bool) -> None:
+    assert is_name(scheme, name_of(scheme, b"x" * length)) == fits
+    assert not is_name(scheme, b"other:" + b"x" * length)

@@ -483,3 +483,12 @@ async def test_a_refused_transaction_counts_nothing(house: House) -> None:
         assert refused.value.retry_after_ms == 1000
     house.clock.time += 1000
     await house.app.database.write(body)
+
+
+@pytest.mark.parametrize("hashed", ["garbage", "$argon2id$", "$scrypt$ln=0,r=8,p=1$c2FsdA$c2FsdA"])
+async def test_a_hash_that_nobody_can_read_is_a_wrong_password_for_all(
+    house: House, hashed: str
+) -> None:
+    await house.add_user("bob@example.com", password=None, password_hash=hashed)
+    for email in ("bob@example.com", "ann@example.com"):
+        assert await attempt(house, email, PASSWORD) == "INVALID_EMAIL_OR_PASSWORD"

@@ -7,19 +7,25 @@ import hashlib
 import hmac
 
 from keybearer.domain.errors import Unavailable
-from keybearer.domain.foreignpasswords import Bcrypt, Pbkdf2, Scrypt, read
+from keybearer.domain.foreignpasswords import Bcrypt, Foreign, Pbkdf2, Scrypt, read
 
 _SPARE_BYTES = 1 << 20
 _MOST_BYTES = 72
 
 
 def check(hashed: str, password: bytes) -> bool | None:
-    """Whether it is the one that was hashed; None where the form of the hash is not known.
+    """Whether it is the one that was hashed; None where the hash cannot be read.
 
     Raises:
         Unavailable: it takes bcrypt, which is an extra.
     """
-    foreign = read(hashed)
+    try:
+        return _check(read(hashed), password)
+    except (ValueError, OverflowError):
+        return None  # its parameters or its base64 make no sense
+
+
+def _check(foreign: Foreign | None, password: bytes) -> bool | None:
     if isinstance(foreign, Scrypt):
         return hmac.compare_digest(_scrypt(foreign, password), foreign.key)
     if isinstance(foreign, Pbkdf2):

@@ -9,6 +9,7 @@ carry keys, and what can't be hashed soon is refused soon.
 """
 
 import asyncio
+import logging
 import os
 from base64 import b64encode
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import TypeVar, TypeVarTuple
 
 import argon2
 import msgspec
+from argon2.low_level import error_to_str
 
 from keybearer.adapters import foreignhashes
 from keybearer.domain.errors import Unavailable
@@ -25,8 +27,15 @@ from keybearer.domain.errors import Unavailable
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+log = logging.getLogger("keybearer")
+
 _SALT_BYTES = 16
 _HASH_BYTES = 32
+_NO_ROOM = frozenset(
+    error_to_str(code)
+    for code in (-22, -33)  # ARGON2_MEMORY_ALLOCATION_ERROR, ARGON2_THREAD_FAIL
+)
+"""What Argon2 says where the machine has no memory or no thread left: no word about the hash."""
 
 
 class Overloaded(Unavailable):
@@ -104,7 +113,9 @@ class Hasher:
         Args:
             like: a hash whose work is done where `hashed` is None; else that of one of ours.
 
-        Raises Overloaded, or Unavailable where there is no memory or `hashed` is no hash.
+        No password is right for what is no hash.
+
+        Raises Overloaded, or Unavailable where there is no memory for it.
         """
         right = await self.run(self._verify, hashed or like or self._nobody, _bytes(password))
         return right and hashed is not None
@@ -147,17 +158,28 @@ class Hasher:
             raise Unavailable("a password could not be hashed") from None
 
     def _verify(self, hashed: str, password: bytes) -> bool:
+        right = self._is_right(hashed, password)
+        if right is None:
+            # It would never be right, so no other answer is worth waiting for; and it is given as
+            # late as for nobody, whom another's broken hash may stand in for.
+            log.warning("password.hash_unreadable")
+            self._is_right(self._nobody, password)
+        return bool(right)
+
+    def _is_right(self, hashed: str, password: bytes) -> bool | None:
+        """None where the hash cannot be read."""
         if not hashed.startswith("$argon2"):
-            right = foreignhashes.check(hashed, password)
-            if right is None:
-                raise Unavailable("a password could not be checked against its hash")
-            return right
+            return foreignhashes.check(hashed, password)
         try:
             return self._argon2.verify(hashed, password)
         except argon2.exceptions.VerifyMismatchError:
             return False
-        except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
-            raise Unavailable("a password could not be checked against its hash") from None
+        except argon2.exceptions.VerificationError as error:
+            if str(error) in _NO_ROOM:
+                raise Unavailable("a password could not be checked against its hash") from None
+            return None
+        except ValueError:  # InvalidHashError, and text that is not ASCII
+            return None
 
 
 def _bytes(password: str) -> bytes:

@@ -58,10 +58,26 @@ _NAMES: Mapping[Scheme, Callable[[bytes], bytes | None]] = {
 
 SCHEMES = frozenset(_NAMES)
 
+SLOW: frozenset[Scheme] = frozenset({"drf", "keyshield"})
+"""Those whose digest is only a name, and a slow hash decides."""
+
+_LENGTHS: Mapping[Scheme, range] = {
+    "sha256": range(32, 33),
+    "sha512": range(64, 65),
+    "drf": range(1, _LONGEST_NAME + 1),
+    "keyshield": range(16, 17),
+}
+
 
 def name_of(scheme: Scheme, found_by: bytes) -> bytes:
     """What stands in the database for a secret that is found by `found_by`."""
     return scheme.encode() + b":" + found_by
+
+
+def is_name(scheme: Scheme, digest: bytes) -> bool:
+    """Whether a digest is one that `name_of` gives."""
+    front = name_of(scheme, b"")
+    return digest.startswith(front) and len(digest) - len(front) in _LENGTHS[scheme]
 
 
 def names(credential: bytes, schemes: Collection[Scheme]) -> list[bytes]:

@@ -83,7 +83,7 @@ def kept(text: str) -> str:
         fits = 0 < lanes <= kib // 8 <= _MOST_KIB // 8 and 0 < passes <= _MOST_PASSES
     else:
         foreign = read(told)
-        if foreign is None:
+        if foreign is None or (isinstance(foreign, Scrypt) and not _is_scrypt(foreign)):
             raise ValueError("the hash of the password has a form that is not known here")
         fits = _fits(foreign)
     if not fits:
@@ -131,6 +131,11 @@ def _in_our_form(text: str) -> str:
     if text.startswith("argon2$"):
         return "$" + text.removeprefix("argon2$")
     return text
+
+
+def _is_scrypt(foreign: Scrypt) -> bool:
+    """Whether N is one that RFC 7914 allows: a power of 2, from 2 to under 2^(128·r/8)."""
+    return foreign.r < 1 or 2 <= foreign.n < 1 << 16 * foreign.r
 
 
 def _fits(foreign: Foreign) -> bool:

@@ -1,7 +1,8 @@
 """What every origin has in common: a row becomes a user or a key, or the reason why not."""
 
+import codecs
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from keybearer.adapters.sql.origins import Origin
 from keybearer.domain import emails
 from keybearer.domain.arrivals import ArrivingKey, ArrivingSecret, Sort
+from keybearer.domain.credentials import REFRESH_PREFIX, SERVICE_PREFIX
 from keybearer.domain.errors import Failure, Misuse
 from keybearer.domain.foreign import Scheme, name_of
 from keybearer.domain.foreignpasswords import kept
@@ -88,6 +90,14 @@ def read_row(
     return None
 
 
+def numbered(text: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """The lines with something in them, counted from 1; a byte order mark is none of the first."""
+    for number, raw in enumerate(text, start=1):
+        line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
+        if line.strip():
+            yield number, line
+
+
 def reason_of(error: Exception) -> str:
     """Why a row is broken, by what reading it raised."""
     if isinstance(error, RecursionError):
@@ -113,10 +123,8 @@ def arriving_user(
     active: bool,
     created_at: int,
 ) -> User:
-    """A user of another system; ValueError for an address or a hash that is none."""
+    """A user of another system; ValueError for an address that is none."""
     email = emails.normalise(address)
-    if hashed is None:
-        moving.note("no password: they choose one at “forgot password”")
     return User(
         id=id,
         email=email,
@@ -126,10 +134,28 @@ def arriving_user(
         locale=None,
         email_verified_at=created_at if verified else None,
         disabled_at=None if active else moving.call.now,
-        password_hash=None if hashed is None else kept(hashed),
+        password_hash=password_of(moving, hashed),
         created_at=created_at,
         updated_at=created_at,
     )
+
+
+def password_of(moving: Moving, hashed: str | None) -> str | None:
+    """The hash as it is kept; none, with a note, where there is none that can be checked here."""
+    if hashed is not None:
+        try:
+            return kept(hashed)
+        except ValueError:
+            pass  # told with those who have none: all of them choose one
+    moving.note("no password: they choose one at “forgot password”")
+    return None
+
+
+def check_usable(key: Key) -> None:
+    """ValueError for a key of elsewhere that looks like what is no key here."""
+    for ours in (SERVICE_PREFIX, REFRESH_PREFIX):
+        if key.prefix.startswith(ours) or key.start.startswith(ours):
+            raise ValueError(f"what begins with {ours} is no key here: it could never be used")
 
 
 def owner_of(moving: Moving, choices: Choices, id: str | None) -> str:
@@ -184,6 +210,7 @@ def arriving_key(
     }
     values["name"] = one_line(values["name"], MAX_NAME) or None
     key = Key(**values)
+    check_usable(key)
     secret = ArrivingSecret(
         digest=digest,
         pepper_id=scheme,

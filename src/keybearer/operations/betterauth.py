@@ -21,11 +21,10 @@ from keybearer.domain import emails, records
 from keybearer.domain.arrivals import ArrivingKey, ArrivingLogin, ArrivingSecret
 from keybearer.domain.errors import Failure, Misuse
 from keybearer.domain.foreign import name_of
-from keybearer.domain.foreignpasswords import kept
 from keybearer.domain.model import ORGANIZATION, Key, LoginSession, User
 from keybearer.domain.permissions import parse
 from keybearer.domain.records import Record
-from keybearer.operations.arriving import one_line, read_row
+from keybearer.operations.arriving import check_usable, one_line, password_of, read_row
 from keybearer.operations.declaration import Call
 from keybearer.operations.keyconfig import DEFAULT, MAX_NAME
 from keybearer.operations.keyrules import bounded_metadata, check_quota, check_rate_limit
@@ -141,8 +140,6 @@ def _user(moving: Moving, record: Record, *, hashes: Mapping[str, str]) -> User:
         moving.note("a role: nobody is an admin here by an import")
     if records.flag(record, "twofactorenabled", otherwise=False):
         moving.note("a second factor: there is none here, the password is enough")
-    if hashed is None:
-        moving.note("no password: they choose one at “forgot password”")
     return User(
         id=id,
         email=email,
@@ -154,7 +151,7 @@ def _user(moving: Moving, record: Record, *, hashes: Mapping[str, str]) -> User:
             created if records.flag(record, "emailverified", otherwise=False) else None
         ),
         disabled_at=now if banned else None,
-        password_hash=None if hashed is None else kept(hashed),
+        password_hash=password_of(moving, hashed),
         created_at=created,
         updated_at=records.moment(record, "updatedat", otherwise=created),
     )
@@ -315,6 +312,7 @@ def _key(moving: Moving, record: Record, *, owners: _Owners, choices: Choices) -
         last_used_user_agent=None,
         request_count=0,  # there it counts a window, here all
     )
+    check_usable(key)
     secret = records.required(record, "key")
     if choices.plain_keys:
         ring = moving.call.app.ring

@@ -1,31 +1,31 @@
 """Write everything down but secrets, as lines that another keybearer reads; and read them.
 
-export   head ▸ users ▸ keys, each page with its usage ▸ the audit trail
+export   head ▸ users ▸ keys, each page with its usage ▸ the audit trail ▸ end
 import   users and keys as from any other system; usage of keys that are here; no events:
          the trail of one database cannot be a part of another's
 """
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 
 from keybearer.adapters.sql import audit
 from keybearer.adapters.sql import leaving as sql
-from keybearer.domain import emails, records
-from keybearer.domain.arrivals import ArrivingKey, ArrivingSecret
+from keybearer.domain.arrivals import ArrivingSecret, Sort
 from keybearer.domain.errors import Failure, Misuse
-from keybearer.domain.foreign import SCHEMES, Scheme
-from keybearer.domain.foreignpasswords import kept
-from keybearer.domain.instants import iso, parse_iso
-from keybearer.domain.model import ORGANIZATION, User
-from keybearer.domain.networks import parse_allow_list
+from keybearer.domain.foreign import SCHEMES
+from keybearer.domain.instants import iso
+from keybearer.domain.model import ORGANIZATION
 from keybearer.domain.uses import Count
 from keybearer.operations import lines
+from keybearer.operations.arriving import numbered, read_row, reason_of
 from keybearer.operations.declaration import Call
-from keybearer.operations.keyrules import bounded_metadata
+from keybearer.operations.linerules import count_from, key_from, user_from
 from keybearer.operations.lines import (
     AnyLine,
+    EndLine,
     EventLine,
     HeadLine,
     KeyLine,
@@ -34,6 +34,8 @@ from keybearer.operations.lines import (
     UserLine,
 )
 from keybearer.operations.moving import Moving, Report
+
+T = TypeVar("T")
 
 ORIGIN = "keybearer"
 
@@ -57,27 +59,35 @@ async def export(call: Call, *, hashes: bool) -> AsyncIterator[bytes]:
     """
     if not call.trusted:
         raise Failure("ADMIN_REQUIRED")
+    count = 0
+    async for line in _lines(call, hashes=hashes):
+        yield _encode(line)
+        count += 1
+    yield _encode(EndLine(lines=count))
+
+
+async def _lines(call: Call, *, hashes: bool) -> AsyncIterator[AnyLine]:
     read, after = call.app.database.read, ""
-    yield _encode(HeadLine(keybearer=lines.VERSION, exported_at=iso(call.now), hashes=hashes))
+    yield HeadLine(keybearer=lines.VERSION, exported_at=iso(call.now), hashes=hashes)
     while users := await read(partial(sql.users_after, after=after)):
         for user in users:
-            yield _encode(lines.user_line(user, hashes=hashes))
+            yield lines.user_line(user, hashes=hashes)
         after = users[-1].id
     after = ""
     while keys := await read(partial(sql.keys_after, after=after, now=call.now)):
         ids = [key.id for key in keys]
         secrets = await read(partial(sql.secrets_of, ids=ids)) if hashes else {}
         for key in keys:
-            yield _encode(lines.key_line(key, [_secret_line(s) for s in secrets.get(key.id, ())]))
+            yield lines.key_line(key, [_secret_line(s) for s in secrets.get(key.id, ())])
         for count in await read(partial(sql.usage_of, ids=ids)):
-            yield _encode(lines.usage_line(count))
+            yield lines.usage_line(count)
         after = ids[-1]
     for chain in range(audit.CHAINS):
         seq = 0
         events, seq = await read(partial(sql.events_after, chain=chain, after=seq))
         while events:
             for event in events:
-                yield _encode(_event_line(event))
+                yield _event_line(event)
             events, seq = await read(partial(sql.events_after, chain=chain, after=seq))
 
 
@@ -126,16 +136,18 @@ async def move(
     counts: list[Count] = []
     settled = keys_only
     headed = False
-    for number, raw in enumerate(text, start=1):
-        if not raw.strip():
-            continue
+    before = 0
+    last: AnyLine | None = None
+    for number, raw in numbered(text):
+        before, last = before + 1, None
         try:
             line = _decode(raw)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             if not headed:
                 raise Misuse("this is no export of keybearer") from None
-            moving.skip("line", str(number), str(error))
+            moving.skip("line", str(number), reason_of(error))
             continue
+        last = line
         if not headed:
             _check_head(line)
             headed = True
@@ -149,6 +161,9 @@ async def move(
             await _arrive_key(moving, line, owned=not keys_only)
         elif isinstance(line, UsageLine):
             await _gather(moving, counts, line, number, dry_run=dry_run)
+    if not headed:
+        raise Misuse("this is no export of keybearer: there is nothing in it")
+    moving.truncated = not isinstance(last, EndLine) or last.lines != before - 1
     await moving.settle()
     await _write_usage(moving, counts, dry_run=dry_run)
     return await moving.finish()
@@ -162,68 +177,41 @@ def _check_head(line: AnyLine) -> None:
 
 
 async def _arrive_user(moving: Moving, line: UserLine) -> None:
-    try:
-        records.identifier({"id": line.id}, "id")
-        user: User = lines.user_of(line)
-        if emails.normalise(user.email) != user.email:
-            raise ValueError("email is not in its normal form")
-    except ValueError as error:
-        moving.skip("user", line.id, str(error))
-        return
-    if user.password_hash is None:
-        moving.note("no password: they choose one at “forgot password”")
-    await moving.arrive(user)
+    user = _read(moving, "user", line.id, partial(user_from, moving, line))
+    if user is not None:
+        await moving.arrive(user)
 
 
 async def _arrive_key(moving: Moving, line: KeyLine, *, owned: bool) -> None:
-    try:
-        records.identifier({"id": line.id}, "id")
-        key = lines.key_of(line)
-        parse_allow_list(line.ip_allow)
-        bounded_metadata(line.metadata)
-        # A key whose prefix is none of ours has not our form: it is found as one of elsewhere.
-        form: Scheme | None = (
-            None if key.prefix in moving.call.app.settings.key_prefix else "sha256"
-        )
-        secrets = [_secret_of(secret, form) for secret in line.secrets]
-        if owned and not key.owner_id.startswith(ORGANIZATION):
-            await moving.learn({key.owner_id})
-            if key.owner_id not in moving.owners:
-                moving.note("the key of an owner who is no user here")
-    except Failure as failure:
-        moving.skip("key", line.id, failure.message)
+    arriving = _read(moving, "key", line.id, partial(key_from, moving, line))
+    if arriving is None:
         return
-    except ValueError as error:
-        moving.skip("key", line.id, str(error))
-        return
-    if not secrets:
+    if owned and not line.owner_id.startswith(ORGANIZATION):
+        await moving.learn({line.owner_id})
+        if line.owner_id not in moving.owners:
+            moving.note("the key of an owner who is no user here")
+    if not arriving.secrets:
         moving.note("no digest: the key works once it is rotated")
     ring = moving.call.app.ring
-    if any(s.pepper_id not in SCHEMES and ring.find(s.pepper_id) is None for s in secrets):
+    if any(
+        each.pepper_id not in SCHEMES and ring.find(each.pepper_id) is None
+        for each in arriving.secrets
+    ):
         moving.note("a digest under another SECRET: the key works once it is rotated")
-    await moving.arrive(ArrivingKey(key=key, secrets=tuple(secrets)))
+    await moving.arrive(arriving)
 
 
-def _secret_of(line: SecretLine, form: Scheme | None) -> ArrivingSecret:
-    ends = line.usable_until
-    return ArrivingSecret(
-        digest=bytes.fromhex(line.digest),
-        pepper_id=line.pepper_id,
-        created_at=parse_iso(line.created_at),
-        start=line.start,
-        usable_until=None if ends is None else parse_iso(ends),
-        scheme=line.scheme or form,
-        foreign_hash=None if line.foreign_hash is None else kept(line.foreign_hash),
-    )
+def _read(moving: Moving, sort: Sort, id: str, convert: Callable[[], T]) -> T | None:
+    """What a line becomes; None where it is broken, which is told."""
+    return read_row(moving, sort, {"id": id}, lambda _: convert())
 
 
 async def _gather(
     moving: Moving, counts: list[Count], line: UsageLine, number: int, *, dry_run: bool
 ) -> None:
-    try:
-        counts.append(lines.count_of(line))
-    except ValueError as error:
-        moving.skip("line", str(number), str(error))
+    count = _read(moving, "line", str(number), partial(count_from, line))
+    if count is not None:
+        counts.append(count)
     if len(counts) >= sql.PAGE:
         await moving.settle()
         await _write_usage(moving, counts, dry_run=dry_run)

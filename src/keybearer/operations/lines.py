@@ -5,6 +5,7 @@
     key     a key's record; the digests of its secrets only where hashes are asked for
     usage   how many requests of a key ended how in an hour
     event   an event of the audit trail, in the order of its chain
+    end     how many lines there are before it            the last line
 
 Instants are ISO 8601 in UTC, durations milliseconds. There is no secret in any of them: a digest
 opens nothing, and is of use only under the same SECRET.
@@ -130,7 +131,13 @@ class EventLine(Line, tag="event", frozen=True, kw_only=True):
     details: dict[str, str | int | bool | None] = {}
 
 
-AnyLine = HeadLine | UserLine | KeyLine | UsageLine | EventLine
+class EndLine(Line, tag="end", frozen=True, kw_only=True):
+    """The last line: without it, or with another number, some are missing."""
+
+    lines: int
+
+
+AnyLine = HeadLine | UserLine | KeyLine | UsageLine | EventLine | EndLine
 
 _APART = frozenset({"permissions", "ip_allow"})
 _INSTANTS = frozenset(

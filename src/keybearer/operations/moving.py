@@ -62,10 +62,11 @@ class Note(Output, frozen=True, kw_only=True):
 
 
 class Report(Output, frozen=True, kw_only=True):
-    """What an import did, or would do."""
+    """What an import did, or would do; `truncated` where the file has no end."""
 
     origin: str
     dry_run: bool
+    truncated: bool = False
     users: Count
     keys: Count
     sessions: Count
@@ -86,6 +87,7 @@ class Moving:
     Attributes:
         owners: the ids of users who are here, or will be.
         keys: the ids of keys that came, or were here before.
+        truncated: whether more was to be read than there was.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Moving:
         self.call = call
         self.owners: set[str] = set()
         self.keys: set[str] = set()
+        self.truncated = False
         self._origin = origin
         self._dry_run = dry_run
         self._endings = endings
@@ -177,6 +180,7 @@ class Moving:
         return Report(
             origin=self._origin,
             dry_run=self._dry_run,
+            truncated=self.truncated,
             users=users,
             keys=keys,
             sessions=logins,
