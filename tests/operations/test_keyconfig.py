@@ -11,7 +11,7 @@ import pytest
 
 from keybearer import Auth, Failure, Misuse, api_key, bearer, jwt
 from keybearer.adapters.passwords import Cost, Hasher
-from keybearer.inputs import CreateKey, GetKey, ListKeys
+from keybearer.inputs import AskUsage, CreateKey, GetKey, ListKeys
 from keybearer.plugins import Plugin
 from keybearer.web.mount import no_app
 from tests.pages.surfer import Surfer
@@ -576,6 +576,23 @@ def test_a_configuration_stands_once() -> None:
         api_key(min_lifetime="soon")
 
 
+async def test_of_a_key_of_another_configuration_nothing_is_told(town: Open) -> None:
+    async with town(api_key(), api_key(**PUBLIC)) as at:
+        made = await at.made(configId="public")
+        await at.post("/api-key/update", at.ada, keyId=made["id"], enabled=False)
+        for _ in range(2):
+            other = await at.verified(made["key"])
+            assert other["error"]["code"] == "INVALID_API_KEY"
+        for _ in range(3):
+            own = await at.verified(made["key"], configId="public")
+            assert own["error"]["code"] == "KEY_DISABLED"
+        _, token = await at.auth.api.service_tokens.create("other")
+        for text in (token.reveal(), "kb_nothing"):
+            assert (await at.verified(text))["error"]["code"] == "INVALID_API_KEY"
+        usage = await at.auth.api.get_usage(AskUsage(key_id=made["id"]))
+        assert usage.total == {"KEY_DISABLED": 3}
+
+
 # --- keys of organizations ------------------------------------------------------------------
 
 
@@ -711,6 +728,29 @@ async def test_a_role_that_is_none_lets_nobody_in(town: Open, role: Any) -> None
         ROLES["acme", at.ids[BOB]] = role
         assert code(await at.get("/api-key/get", at.bob, id=id)) == "503 UNAVAILABLE"
         assert code(await at.post("/api-key/create", at.bob, **OURS)) == "503 UNAVAILABLE"
+
+
+async def test_members_finish_the_rotations_that_they_begin(town: Open) -> None:
+    async with town(api_key(), of_organizations()) as at:
+        ROLES.clear()
+        ROLES["acme", at.ids[ADA]] = "owner"
+        id = (await at.made(**OURS))["id"]
+        for path, asked in (("cancel", {}), ("extend", {"gracePeriod": 60}), ("finish", {})):
+            begun = await at.post("/api-key/rotate", at.ada, keyId=id, gracePeriod=600)
+            assert begun.status_code == 200
+            seen = await at.get("/api-key/rotation", at.ada, keyId=id)
+            assert seen.json()["rotating"] is True
+            for role, read, change in (
+                ("member", "200 None", "403 INSUFFICIENT_API_KEY_PERMISSIONS"),
+                ("guest", *["403 INSUFFICIENT_API_KEY_PERMISSIONS"] * 2),
+                (None, *["404 KEY_NOT_FOUND"] * 2),
+            ):
+                ROLES["acme", at.ids[BOB]] = role
+                assert code(await at.get("/api-key/rotation", at.bob, keyId=id)) == read
+                tried = await at.post(f"/api-key/rotation/{path}", at.bob, keyId=id, **asked)
+                assert code(tried) == change
+            done = await at.post(f"/api-key/rotation/{path}", at.ada, keyId=id, **asked)
+            assert done.status_code == 200, done.text
 
 
 async def test_an_empty_role_is_no_membership(town: Open) -> None:

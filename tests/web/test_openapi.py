@@ -8,7 +8,7 @@ import httpx2
 import jsonschema_rs
 import pytest
 
-from keybearer import Auth
+from keybearer import Auth, api_key
 from keybearer.domain.errors import PROBLEMS
 from keybearer.web.openapi import document
 from tests.people import SECRET
@@ -40,6 +40,21 @@ def test_every_operation_and_every_other_name_of_it_is_there(
         assert {(declared.method, declared.path), *declared.aliases} <= found
     for path in ("/forward", "/health/live", "/health/ready", "/metrics", "/openapi.json"):
         assert ("GET", path) in found
+
+
+def test_headers_of_the_app_are_named(auth_of_all: Auth) -> None:
+    plugins = [api_key(headers=["X-Acme-Key", "X-API-Key"])]
+    auth = Auth("sqlite:////nowhere/keybearer.db", plugins, secret=SECRET, token_management=True)
+    headers = [name.decode() for name in auth.plugins[0].headers]
+    found = document(auth.operations, auth.settings, "/api/auth", headers=headers)
+    schemes = found["components"]["securitySchemes"]
+    assert schemes["apiKey.x-acme-key"]["name"] == "x-acme-key"
+    assert len(schemes) == 5
+    for path in ("/api-key/get", "/forward"):
+        assert {"apiKey.x-acme-key": []} in found["paths"][path]["get"]["security"]
+    assert {"apiKey.x-acme-key": []} not in found["paths"]["/api-key/list"]["get"]["security"]
+    plain = document(auth_of_all.operations, auth_of_all.settings, "/api/auth")
+    assert "apiKey.x-acme-key" not in json.dumps(plain)
 
 
 def test_operation_ids_are_unique(described: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from keybearer.domain.model import UNTIL_FINISHED, Key, KeySecret
 from keybearer.domain.ports import Transaction
 from keybearer.operations.app import record
 from keybearer.operations.declaration import Access, Call, Input, Output, operation
+from keybearer.operations.keyconfig import acting
 from keybearer.operations.keyrules import Grace, grace_end
 from keybearer.operations.keywire import ApiKey, key_record
 from keybearer.operations.ownership import own_key
@@ -79,13 +80,14 @@ class Rotation(Output, frozen=True, kw_only=True):
 
 
 @operation("GET", "/api-key/rotation", access=Access.MANAGER, tag=TAG, management=True,
-           errors=("KEY_NOT_FOUND",))  # fmt: skip
+           errors=("KEY_NOT_FOUND", "INSUFFICIENT_API_KEY_PERMISSIONS"))  # fmt: skip
 async def get_rotation(call: Call, asked: AboutRotation) -> Rotation:
     """Shows which secrets of a key work, and which of them is still used.
 
     The uses of each secret are counted apart while the key is rotating, from the last rotation
     on. A key that has expired or was revoked has no secret that works.
     """
+    call = await acting(call, asked.key_id, "read")
     await call.app.verifier.usage.flush(call.now)
 
     async def body(tx: Transaction) -> tuple[Key, Sequence[KeySecret]]:
@@ -101,7 +103,8 @@ async def get_rotation(call: Call, asked: AboutRotation) -> Rotation:
 
 
 @operation("POST", "/api-key/rotation/finish", access=Access.MANAGER, tag=TAG, management=True,
-           errors=("KEY_NOT_FOUND", "KEY_NOT_ROTATING", "KEY_ALREADY_ROTATED"))  # fmt: skip
+           errors=("KEY_NOT_FOUND", "KEY_NOT_ROTATING", "KEY_ALREADY_ROTATED",
+                   "INSUFFICIENT_API_KEY_PERMISSIONS"))  # fmt: skip
 async def finish_rotation(call: Call, asked: AboutRotation) -> ApiKey:
     """Ends the old secrets of a key at once.
 
@@ -118,7 +121,7 @@ async def finish_rotation(call: Call, asked: AboutRotation) -> ApiKey:
 
 @operation("POST", "/api-key/rotation/extend", access=Access.MANAGER, tag=TAG, management=True,
            errors=("KEY_NOT_FOUND", "KEY_NOT_ROTATING", "KEY_ALREADY_ROTATED",
-                   "SESSION_NOT_FRESH"))  # fmt: skip
+                   "SESSION_NOT_FRESH", "INSUFFICIENT_API_KEY_PERMISSIONS"))  # fmt: skip
 async def extend_rotation(call: Call, asked: ExtendRotation) -> ApiKey:
     """Lets the old secrets that still work go on for another time, counted from now.
 
@@ -140,7 +143,7 @@ async def extend_rotation(call: Call, asked: ExtendRotation) -> ApiKey:
 
 @operation("POST", "/api-key/rotation/cancel", access=Access.MANAGER, tag=TAG, management=True,
            errors=("KEY_NOT_FOUND", "KEY_NOT_ROTATING", "KEY_ALREADY_ROTATED",
-                   "SESSION_NOT_FRESH"))  # fmt: skip
+                   "SESSION_NOT_FRESH", "INSUFFICIENT_API_KEY_PERMISSIONS"))  # fmt: skip
 async def cancel_rotation(call: Call, asked: AboutRotation) -> ApiKey:
     """Ends the newest secret of a key at once; the one that it replaced is the current one again.
 
@@ -170,8 +173,10 @@ async def _change(
     """Changes a rotation under way, if it is still the one that the caller saw.
 
     Raises:
-        Failure: KEY_NOT_FOUND; KEY_ALREADY_ROTATED; KEY_NOT_ROTATING.
+        Failure: KEY_NOT_FOUND; INSUFFICIENT_API_KEY_PERMISSIONS; KEY_ALREADY_ROTATED;
+            KEY_NOT_ROTATING.
     """
+    call = await acting(call, asked.key_id, "update")
     await call.app.verifier.quota.give_back(asked.key_id)
 
     async def body(tx: Transaction) -> Key:

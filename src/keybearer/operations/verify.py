@@ -15,6 +15,7 @@ from keybearer.operations.app import App
 from keybearer.operations.declaration import Access, Call, Input, Output, operation
 from keybearer.operations.keyconfig import DEFAULT
 from keybearer.operations.keywire import ApiKey, key_record
+from keybearer.verification.cache import Entry
 from keybearer.verification.presented import MAX_CREDENTIAL, Presented
 from keybearer.verification.verifier import Verified
 
@@ -115,10 +116,15 @@ async def check(app: App, asked: VerifyKey) -> Verified | Refusal:
     if asked.ip is not None and canonical_address(asked.ip) is None:
         raise Failure("VALIDATION_ERROR", "ip must be an IPv4 or IPv6 address.")
     presented = Presented(asked.key.encode("utf-8", "surrogatepass"), "header", None)
-    scoped = asked.config_id is not None or len(app.key_configs) > 1
-    if scoped and not await _is_of(app, presented, asked):
-        return Refusal(code="INVALID_API_KEY")
-    return await app.verifier.check(presented, asked.ip, needed, accept=_KEYS, charge=asked.cost)
+    entry: Entry | None = None
+    if asked.config_id is not None or len(app.key_configs) > 1:
+        found = await app.verifier.seen(presented)
+        if isinstance(found, Refusal) or not _is_of(found, asked.config_id or DEFAULT):
+            return Refusal(code="INVALID_API_KEY")  # of another, whatever its state is
+        entry = found
+    return await app.verifier.check(
+        presented, asked.ip, needed, accept=_KEYS, charge=asked.cost, entry=entry
+    )
 
 
 async def told(app: App, asked: VerifyKey, verified: Verified | Refusal) -> Verification:
@@ -128,16 +134,10 @@ async def told(app: App, asked: VerifyKey, verified: Verified | Refusal) -> Veri
     return Verification(valid=True, error=None, key=await _record(app, verified))
 
 
-async def _is_of(app: App, presented: Presented, asked: VerifyKey) -> bool:
-    """Whether the key is one of the configuration that is asked for, or else of the default.
-
-    What is no key at all is told by the check.
-    """
-    looked = await app.verifier.check(presented, asked.ip, accept=_KEYS, charge=0)
-    if isinstance(looked, Refusal):
-        return True
-    record = looked.grant.record
-    return record is not None and record.config_id == (asked.config_id or DEFAULT)
+def _is_of(entry: Entry, config_id: str) -> bool:
+    """Whether it is a key of that configuration."""
+    record = entry.grant.record
+    return record is not None and record.config_id == config_id
 
 
 async def _record(app: App, verified: Verified) -> ApiKey | None:

@@ -279,6 +279,24 @@ class Verifier:
             entry.uses.accept(now, ip, presented.user_agent)
         return Verified(entry, left)
 
+    async def seen(self, presented: Presented) -> Entry | Refusal:
+        """What a credential is: neither judged nor counted. For `check`, at once.
+
+        Raises:
+            Unavailable: a dependency is lost.
+        """
+        now = self._clock.now()
+        hashed = self._index.copy()
+        hashed.update(presented.credential)
+        digest = hashed.digest()
+        entry = self.cache.get(digest) if now < self.lease.until else None
+        if entry is not None and (now < entry.fresh_until or self.lease.stretched):
+            return entry
+        kind = self._finder.kind(presented.credential)
+        found = await self._finder.find(digest, presented, kind)
+        self.misses += isinstance(found, Entry)
+        return found
+
     # --- when the cache has no answer ---
 
     async def _check_anew(

@@ -187,7 +187,7 @@ IDEMPOTENCY_KEY: Json = {
 
 _COOKIE: Json = {"sessionCookie": []}
 _BEARER: Json = {"bearer": []}
-_API_KEY: Json = {"apiKey": []}
+API_KEY: Json = {"apiKey": []}
 _SERVICE: Json = {"serviceToken": []}
 _NOBODY: Json = {}
 
@@ -197,14 +197,18 @@ SECURITY: Mapping[tuple[Access, bool], list[Json]] = {
     (Access.OPTIONAL, False): [_NOBODY, _COOKIE, _BEARER],
     (Access.SESSION, False): [_COOKIE, _BEARER],
     (Access.MANAGER, False): [_COOKIE, _BEARER, _SERVICE],
-    (Access.KEY, False): [_API_KEY, _BEARER],
-    (Access.OWNER, False): [_COOKIE, _BEARER, _API_KEY, _SERVICE],
+    (Access.KEY, False): [API_KEY, _BEARER],
+    (Access.OWNER, False): [_COOKIE, _BEARER, API_KEY, _SERVICE],
     (Access.SERVICE, False): [_SERVICE],
 }
 
 
-def security_schemes(settings: Settings) -> Json:
-    """How credentials are presented."""
+def security_schemes(settings: Settings, headers: Mapping[str, str] = {}) -> Json:
+    """How credentials are presented.
+
+    Args:
+        headers: more headers for keys, by the name of the scheme.
+    """
     prefix = "__Host-" if settings.secure else ""
     return {
         "sessionCookie": {
@@ -228,6 +232,10 @@ def security_schemes(settings: Settings) -> Json:
             "type": "http",
             "scheme": "bearer",
             "description": "A service token: what a trusted service of yours has (`kbs_…`).",
+        },
+        **{
+            scheme: {"type": "apiKey", "in": "header", "name": name, "description": "An API key."}
+            for scheme, name in headers.items()
         },
     }
 
@@ -260,7 +268,7 @@ PATHS: Mapping[str, Json] = {
                 "a body is not read. A key's use counts against its limit and quota."
             ),
             "tags": ["Verification"],
-            "security": [_API_KEY, _BEARER, _COOKIE],
+            "security": [API_KEY, _BEARER, _COOKIE],
             "parameters": [
                 {
                     "name": "permissions",

@@ -83,14 +83,17 @@ def across_origins(app: ASGIApp, auth: "Auth") -> ASGIApp:
 def extra_routes(auth: "Auth", app: App, base: str) -> list[BaseRoute]:
     """The routes beside the operations."""
     settings = app.settings
+    headers = [name.decode() for plugin in auth.plugins for name in plugin.headers]
 
     @functools.cache
     def described() -> bytes:
-        return msgspec.json.encode(document(auth.operations, settings, base))
+        return msgspec.json.encode(document(auth.operations, settings, base, headers=headers))
 
     @functools.cache
     def rendered() -> bytes:
-        return render(document(auth.operations, settings, base), base=base).encode()
+        return render(
+            document(auth.operations, settings, base, headers=headers), base=base
+        ).encode()
 
     html = [(b"content-security-policy", PAGE_CSP)]
     served: dict[str, ASGIApp] = {

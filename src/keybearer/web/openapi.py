@@ -30,14 +30,22 @@ _IDEMPOTENT = frozenset({"createApiKey"})
 """Operations that heed `Idempotency-Key`."""
 
 
-def document(operations: Iterable[Operation[Any, Any]], settings: Settings, base: str) -> Json:
+def document(
+    operations: Iterable[Operation[Any, Any]],
+    settings: Settings,
+    base: str,
+    *,
+    headers: Iterable[str] = (),
+) -> Json:
     """The whole API as it is served with these settings.
 
     Management operations are left out while TOKEN_MANAGEMENT is off, as they answer 404 then.
 
     Args:
         base: the path below which everything lies.
+        headers: names of more headers for keys, as `headers=` of `api_key()` has them.
     """
+    own = {f"apiKey.{name}": name for name in dict.fromkeys(headers) if name != "x-api-key"}
     served = [each for each in operations if settings.token_management or not each.management]
     schemas, components = _schemas(served)
     paths: dict[str, Json] = {}
@@ -55,6 +63,8 @@ def document(operations: Iterable[Operation[Any, Any]], settings: Settings, base
             paths.setdefault(path, {})[method.lower()] = described_operation
     for path, item in described.PATHS.items():
         paths.setdefault(path, {}).update(item)
+    for item in paths.values():
+        item.update({method: _in_more_headers(each, own) for method, each in item.items()})
     return {
         "openapi": "3.1.0",
         "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
@@ -69,7 +79,7 @@ def document(operations: Iterable[Operation[Any, Any]], settings: Settings, base
         "paths": paths,
         "components": {
             "schemas": {**components, **described.SCHEMAS},
-            "securitySchemes": described.security_schemes(settings),
+            "securitySchemes": described.security_schemes(settings, own),
             "headers": described.HEADERS,
         },
     }
@@ -110,6 +120,15 @@ def _operation(
     if declared.name in _IDEMPOTENT:
         described_operation["parameters"] = [described.IDEMPOTENCY_KEY]
     return described_operation
+
+
+def _in_more_headers(described_operation: Json, schemes: Iterable[str]) -> Json:
+    """An operation that takes an API key takes it in the app's own headers as well."""
+    security = described_operation["security"]
+    if described.API_KEY not in security:
+        return described_operation
+    more: list[Json] = [{scheme: []} for scheme in schemes]
+    return {**described_operation, "security": [*security, *more]}
 
 
 def _media_types(declared: Operation[Any, Any]) -> list[str]:
