@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Table, select
 
 from keybearer.adapters.sql.tables import api_keys, sessions, users
-from keybearer.domain.errors import Unavailable
+from keybearer.domain.errors import Misuse, Unavailable
 from keybearer.domain.ports import Row, Transaction
 from keybearer.operations import fromothers
 from keybearer.operations.app import App
@@ -149,3 +149,38 @@ async def test_nobody_is_looked_for_by_what_is_no_text(app: App) -> None:
     moving = Moving(call_of(app), "test", dry_run=True)
     await moving.learn({"a\0", "\ud800"})
     assert moving.owners == set()
+
+
+async def test_the_first_line_may_begin_with_a_byte_order_mark(app: App) -> None:
+    ada = await person(app)
+    lines = [b"\xef\xbb\xbf" + unkey("a"), unkey("b")]
+    report = await fromothers.move_unkey(call_of(app), lines, Choices(owner=ada.id))
+    assert (report.skipped, report.keys.imported) == ([], 2)
+
+
+@pytest.mark.parametrize("first", [b"[", b"\xef\xbb\xbf [" + unkey("a") + b"]"])
+async def test_an_array_is_no_file_of_lines(app: App, first: bytes) -> None:
+    lines = [first, unkey("a"), b"]"]
+    with pytest.raises(Misuse, match="no file of JSON lines"):
+        await fromothers.move_unkey(call_of(app), lines, Choices(dry_run=True))
+
+
+@pytest.mark.parametrize("within", [True, False])
+async def test_a_day_of_refill_is_told(app: App, within: bool) -> None:  # noqa: FBT001
+    ada = await person(app)
+    credit = {"remaining": 5, "refill": {"interval": "monthly", "amount": 10, "refillDay": 3}}
+    line = unkey("a", credits=credit) if within else unkey("a", **credit)
+    report = await fromothers.move_unkey(call_of(app), [line], Choices(owner=ada.id))
+    assert [each.note.partition(":")[0] for each in report.notes] == ["refillDay"]
+    assert report.keys.imported == 1
+
+
+@pytest.mark.parametrize("prefix", ["kbs", "kbr"])
+async def test_a_key_that_could_never_be_used_is_told(app: App, prefix: str) -> None:
+    ada = await person(app)
+    lines = [unkey("a", prefix=prefix), unkey("b", start=f"{prefix}_b"), unkey("c", prefix="kbx")]
+    report = await fromothers.move_unkey(call_of(app), lines, Choices(owner=ada.id))
+    assert [each.reason.partition(" is")[0] for each in report.skipped] == [
+        f"what begins with {prefix}_"
+    ] * 2
+    assert report.keys.imported == 1

@@ -335,7 +335,6 @@ async def test_keys_of_unkey_work_at_once(auth: Auth, app: App) -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b"[]", "object"),
         (b"{}", "hash is no SHA-256"),
         (b'{"hash": {"value": "x", "variant": "sha512"}}', "variant"),
         (b'{"hash": "short"}', "hash is no SHA-256"),

@@ -16,6 +16,7 @@ import msgspec
 from keybearer.adapters.sql.origins import Origin
 from keybearer.domain import records
 from keybearer.domain.arrivals import ArrivingKey
+from keybearer.domain.errors import Misuse
 from keybearer.domain.model import User
 from keybearer.domain.permissions import parse_needs
 from keybearer.domain.records import Record
@@ -23,6 +24,7 @@ from keybearer.operations.arriving import (
     Choices,
     arriving_key,
     arriving_user,
+    numbered,
     open_moving,
     owner_of,
     read_row,
@@ -107,14 +109,15 @@ async def move_unkey(call: Call, text: Iterable[bytes], choices: Choices) -> Rep
 
     Raises:
         Failure: ADMIN_REQUIRED.
+        Misuse: it is one JSON array.
         Unavailable: the database is lost; what was imported before stays.
     """
     moving = open_moving(call, "unkey", choices)
     if choices.owner is not None:
         await moving.learn({choices.owner})
-    for number, raw in enumerate(text, start=1):
-        if not raw.strip():
-            continue
+    for number, raw in numbered(text):
+        if number == 1 and raw.lstrip().startswith(b"["):
+            raise Misuse("this is no file of JSON lines: it is one array, take it apart")
         try:
             told = msgspec.json.decode(raw, type=dict[str, object])
         except (msgspec.MsgspecError, RecursionError) as error:
@@ -143,6 +146,8 @@ def _unkey(moving: Moving, choices: Choices, record: Record) -> ArrivingKey:
     for name in ("roles", "permissions", "ratelimits"):
         if record.get(name):
             moving.note(f"{name}: they have no form here")
+    if _sub(_credits_of(record), "refill").get("refillDay") is not None:
+        moving.note("refillDay: a monthly refill comes every 30 days, counted from the creation")
     remaining, amount, interval = check_quota(**_credits(record))
     limit = _sub(record, "ratelimit")
     prefix = records.text(record, "prefix")
@@ -170,9 +175,13 @@ def _sub(record: Record, name: str) -> Record:
     return value if isinstance(value, dict) else {}
 
 
+def _credits_of(record: Record) -> Record:
+    return _sub(record, "credits") or record
+
+
 def _credits(record: Record) -> dict[str, int | None]:
     """What is left and how it is refilled: `remaining` and `refill`, or both within `credits`."""
-    held = _sub(record, "credits") or record
+    held = _credits_of(record)
     left, refill = records.number(held, "remaining"), _sub(held, "refill")
     if left is None or not refill:
         return {"remaining": left, "refill_amount": None, "refill_interval_ms": None}
