@@ -103,3 +103,29 @@ def test_the_others_move_in(shell: Shell, tmp_path: Path) -> None:
     assert taken["keys"]["imported"] == 1
     nobody = shell.run("import", "unkey", "-", "--owner", "nobody@example.com", stdin=line)
     assert nobody.exit_code == 1
+
+
+def test_what_was_skipped_fails_where_it_is_asked_for(shell: Shell, theirs: str) -> None:
+    shell.ready()
+    wrong = ("import", "better-auth", theirs, "--dry-run", "--table", "user=account")
+    assert shell.run(*wrong).exit_code == 0
+    told = shell.run(*wrong, "--strict")
+    assert (told.exit_code, "skipped user account" in told.stderr) == (1, True)
+    told = shell.run(*wrong, "--strict", "--json")
+    assert (told.exit_code, json.loads(told.stdout)["users"]["skipped"]) == (1, 3)
+    assert shell.run("import", "better-auth", theirs, "--dry-run", "--strict").exit_code == 0
+
+
+def test_an_export_that_was_cut_off_is_read_and_fails(shell: Shell, theirs: str) -> None:
+    shell.ready()
+    shell.ok("import", "better-auth", theirs)
+    lines = shell.ok("export", "--hashes").stdout.splitlines()
+    cut = "\n".join(lines[:-1])
+    told = shell.run("import", "keybearer", "-", stdin=cut)
+    assert told.exit_code == 1
+    assert "it was cut off, and lines are missing" in told.stderr
+    told = shell.run("import", "keybearer", "-", "--json", stdin=cut)
+    assert (told.exit_code, json.loads(told.stdout)["truncated"]) == (1, True)
+    told = shell.run("import", "keybearer", "-", stdin="")
+    assert told.exit_code == 1
+    assert "no export" in told.stderr

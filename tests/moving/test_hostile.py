@@ -166,7 +166,7 @@ async def test_an_array_is_no_file_of_lines(app: App, first: bytes) -> None:
 
 
 @pytest.mark.parametrize("within", [True, False])
-async def test_a_day_of_refill_is_told(app: App, within: bool) -> None:  # noqa: FBT001
+async def test_a_day_of_refill_is_told(app: App, within: bool) -> None:
     ada = await person(app)
     credit = {"remaining": 5, "refill": {"interval": "monthly", "amount": 10, "refillDay": 3}}
     line = unkey("a", credits=credit) if within else unkey("a", **credit)

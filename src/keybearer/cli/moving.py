@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from keybearer.operations.moving import Report
 
 _SHOWN = 20
+_STRICT = click.option("--strict", is_flag=True, help="Exit code 1 where anything was skipped.")
 
 
 @click.group("import")
@@ -39,6 +40,7 @@ def move_in() -> None:
 @click.option("--table", "tables", multiple=True, metavar="apikey=NAME",
               help="What a table is called there; several times.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Write nothing, and say what would happen.")
+@_STRICT
 async def better_auth(
     *,
     url: str,
@@ -48,6 +50,7 @@ async def better_auth(
     organization_configs: tuple[str, ...],
     tables: tuple[str, ...],
     dry_run: bool,
+    strict: bool,
     as_json: bool,
 ) -> None:
     """Imports a Better Auth database: sqlite:///FILE or postgresql://…
@@ -67,7 +70,7 @@ async def better_auth(
     )
     async with operator(accounts=not keys_only) as call, open_origin(url) as origin:
         report = await betterauth.move(call, origin, choices)
-    tell(report, as_json=as_json)
+    tell(report, strict=strict, as_json=as_json)
 
 
 _OWNER = click.option("--owner", metavar="EMAIL|ID", help="Whose keys those are that name nobody.")
@@ -93,6 +96,7 @@ _DRY_RUN = click.option("--dry-run", is_flag=True, help="Write nothing, and say 
 @_KEYS_ONLY
 @_TABLES
 @_DRY_RUN
+@_STRICT
 async def django(
     *,
     url: str,
@@ -102,6 +106,7 @@ async def django(
     keys_only: bool,
     tables: tuple[str, ...],
     dry_run: bool,
+    strict: bool,
     as_json: bool,
 ) -> None:
     """Imports a Django database: users, and keys of knox and djangorestframework-api-key."""
@@ -115,14 +120,17 @@ async def django(
             config=config, keys_only=keys_only, dry_run=dry_run, names=_names(tables),
         )  # fmt: skip
         report = await fromdjango.move(call, origin, choices)
-    tell(report, as_json=as_json)
+    tell(report, strict=strict, as_json=as_json)
 
 
 @command(move_in, "fastapi-users")
 @click.argument("url")
 @_TABLES
 @_DRY_RUN
-async def fastapi_users(*, url: str, tables: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+@_STRICT
+async def fastapi_users(
+    *, url: str, tables: tuple[str, ...], dry_run: bool, strict: bool, as_json: bool
+) -> None:
     """Imports the users of fastapi-users: sqlite:///FILE or postgresql://…"""
     from keybearer.adapters.sql.origins import open_origin
     from keybearer.operations import fromothers
@@ -131,7 +139,7 @@ async def fastapi_users(*, url: str, tables: tuple[str, ...], dry_run: bool, as_
     async with operator() as call, open_origin(url) as origin:
         choices = Choices(dry_run=dry_run, names=_names(tables))
         report = await fromothers.move_fastapi_users(call, origin, choices)
-    tell(report, as_json=as_json)
+    tell(report, strict=strict, as_json=as_json)
 
 
 @command(move_in, "keyshield")
@@ -141,6 +149,7 @@ async def fastapi_users(*, url: str, tables: tuple[str, ...], dry_run: bool, as_
 @_KEYS_ONLY
 @_TABLES
 @_DRY_RUN
+@_STRICT
 async def keyshield(
     *,
     url: str,
@@ -149,6 +158,7 @@ async def keyshield(
     keys_only: bool,
     tables: tuple[str, ...],
     dry_run: bool,
+    strict: bool,
     as_json: bool,
 ) -> None:
     """Imports the keys of keyshield (fastapi-api-key), for one owner; needs KEYSHIELD_PEPPER."""
@@ -162,7 +172,7 @@ async def keyshield(
             keys_only=keys_only, dry_run=dry_run, names=_names(tables),
         )  # fmt: skip
         report = await fromothers.move_keyshield(call, origin, choices)
-    tell(report, as_json=as_json)
+    tell(report, strict=strict, as_json=as_json)
 
 
 @command(move_in, "unkey")
@@ -171,6 +181,7 @@ async def keyshield(
 @_CONFIG
 @_KEYS_ONLY
 @_DRY_RUN
+@_STRICT
 async def unkey(
     *,
     file: IO[bytes],
@@ -178,6 +189,7 @@ async def unkey(
     config: str,
     keys_only: bool,
     dry_run: bool,
+    strict: bool,
     as_json: bool,
 ) -> None:
     """Imports keys in the form that Unkey takes for a migration, one JSON object a line."""
@@ -190,7 +202,7 @@ async def unkey(
             keys_only=keys_only, dry_run=dry_run,
         )  # fmt: skip
         report = await fromothers.move_unkey(call, file, choices)
-    tell(report, as_json=as_json)
+    tell(report, strict=strict, as_json=as_json)
 
 
 async def _owner_id(call: "Call", owner: str | None, *, keys_only: bool) -> str | None:
@@ -208,13 +220,16 @@ async def _owner_id(call: "Call", owner: str | None, *, keys_only: bool) -> str 
 @click.option("--keys-only", is_flag=True,
               help="Owners are ids of an app that keeps its users itself.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Write nothing, and say what would happen.")
-async def of_keybearer(*, file: IO[bytes], keys_only: bool, dry_run: bool, as_json: bool) -> None:
+@_STRICT
+async def of_keybearer(
+    *, file: IO[bytes], keys_only: bool, dry_run: bool, strict: bool, as_json: bool
+) -> None:
     """Imports what `keybearer export` wrote; `-` reads it from stdin."""
     from keybearer.operations import leaving
 
     async with operator(accounts=not keys_only) as call:
         report = await leaving.move(call, file, dry_run=dry_run, keys_only=keys_only)
-    tell(report, as_json=as_json)
+    tell(report, strict=strict, as_json=as_json)
 
 
 @command(None, "export")
@@ -233,11 +248,21 @@ async def export(*, hashes: bool, as_json: bool) -> None:
         say(f"{count} lines")
 
 
-def tell(report: "Report", *, as_json: bool) -> None:
-    """Shows what an import did, or would do."""
+def tell(report: "Report", *, strict: bool, as_json: bool) -> None:
+    """Shows what an import did, or would do; exit code 1 where lines are missing.
+
+    Args:
+        strict: whether that is so too where something was skipped.
+    """
     if as_json:
         answer(encode(report))
-        return
+    else:
+        _show(report)
+    if report.truncated or (strict and report.skipped):
+        raise click.exceptions.Exit(1)
+
+
+def _show(report: "Report") -> None:
     rows = [
         (what, *(str(n) for n in (count.found, count.imported, count.present, count.skipped)))
         for what, count in (
@@ -253,6 +278,8 @@ def tell(report: "Report", *, as_json: bool) -> None:
         say(visible(f"skipped {each.kind} {each.id}: {each.reason}"))
     if len(report.skipped) > _SHOWN:
         say(f"and {len(report.skipped) - _SHOWN} more: --json lists them all")
+    if report.truncated:
+        say("the export has no end: it was cut off, and lines are missing")
     if report.dry_run:
         say("nothing was written")
 
