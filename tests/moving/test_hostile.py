@@ -16,7 +16,7 @@ from keybearer.domain.errors import Misuse, Unavailable
 from keybearer.domain.ports import Row, Transaction
 from keybearer.operations import fromothers
 from keybearer.operations.app import App
-from keybearer.operations.arriving import Choices
+from keybearer.operations.arriving import Choices, read_row
 from keybearer.operations.moving import Moving
 from tests.moving.conftest import Source, move
 from tests.moving.test_broken import KEY, SESSION, USER, build
@@ -184,3 +184,13 @@ async def test_a_key_that_could_never_be_used_is_told(app: App, prefix: str) -> 
         f"what begins with {prefix}_"
     ] * 2
     assert report.keys.imported == 1
+
+
+async def test_what_no_number_holds_is_one_row(app: App) -> None:
+    def beyond(_: object) -> int:
+        raise OverflowError("int too large")
+
+    moving = Moving(call_of(app), "test", dry_run=True)
+    assert read_row(moving, "key", {"id": "k"}, beyond) is None
+    (skipped,) = (await moving.finish()).skipped
+    assert (skipped.id, skipped.reason) == ("k", "a number or an instant is out of range")
