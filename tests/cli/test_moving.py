@@ -34,6 +34,22 @@ def test_a_dry_run_and_then_the_import(shell: Shell, theirs: str) -> None:
     assert disabled["user"]["email"] == "person0@example.com"
 
 
+def test_what_was_ended_there_goes_on_until_it_is_ended_here(shell: Shell, theirs: str) -> None:
+    shell.ready()
+    shell.ok("import", "better-auth", theirs)
+    Source(theirs, {}).run("UPDATE apikey SET enabled = 0 WHERE name = 'key 7'")
+    told = shell.run("import", "better-auth", theirs)
+    assert told.exit_code == 1
+    assert "disabled there, key" in told.stderr
+    assert "--endings" in told.stderr
+    shell.ok("keys", "verify", stdin=crowd.key_of(7) + "\n")
+    told = shell.run("import", "better-auth", theirs, "--json")
+    assert (told.exit_code, json.loads(told.stdout)["ended"][0]["carried"]) == (1, False)
+    assert "so it is here now" in shell.ok("import", "better-auth", theirs, "--endings").stderr
+    assert shell.run("keys", "verify", stdin=crowd.key_of(7) + "\n").exit_code == 1
+    assert shell.json("import", "better-auth", theirs)["ended"] == []
+
+
 def test_what_was_skipped_is_told(shell: Shell, theirs: str) -> None:
     shell.ready()
     told = shell.ok("import", "better-auth", theirs, "--plain-keys", "--dry-run")

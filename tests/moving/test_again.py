@@ -3,19 +3,23 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import delete, select
 
 from keybearer import Auth
+from keybearer.adapters.sql import audit
 from keybearer.adapters.sql.origins import open_origin
 from keybearer.adapters.sql.tables import api_key_secrets, api_keys, sessions, users
-from keybearer.domain.model import Refusal
-from keybearer.operations import fromdjango, people, upkeep
+from keybearer.domain.errors import Failure
+from keybearer.domain.model import Refusal, Session
+from keybearer.operations import fromdjango, leaving, people, upkeep
 from keybearer.operations.app import App
 from keybearer.operations.arriving import Choices
 from keybearer.operations.keyends import RevokeKey
+from keybearer.operations.keys import CreateKey, GetKey
 from keybearer.operations.moving import Count, Report
 from tests.moving.conftest import Source, move
-from tests.people import StandingClock, call_of
+from tests.people import StandingClock, call_of, person
 
 OTHER_ADDRESS = "UPDATE \"user\" SET email = 'else@example.com' WHERE id = '{}'"
 OTHER_OWNER = "UPDATE apikey SET \"referenceId\" = 'seven' WHERE id = '{}'"
@@ -151,3 +155,115 @@ async def test_what_was_deleted_here_does_not_come_back(
         assert told["key", unlimited] == "it was here, and was deleted"
         assert told["key", plain] == "its owner is no user here"
     assert isinstance(await verdict(app, better_auth.key("unlimited")), Refusal)
+
+
+# --- what was ended there ---
+
+DISABLE = """UPDATE "user" SET banned = {true} WHERE id = '{ada}';
+UPDATE apikey SET enabled = {false} WHERE id = '{plain}';
+UPDATE apikey SET "expiresAt" = '2020-01-01T00:00:00.000Z' WHERE id = '{unlimited}';
+UPDATE apikey SET "expiresAt" = '2027-03-01T00:00:00.000Z' WHERE id = '{full}';
+"""
+
+
+def end_there(source: Source) -> None:
+    lite = source.url.startswith("sqlite")
+    names = ("plain", "unlimited", "full")
+    source.run(
+        DISABLE.format(
+            true="1" if lite else "true", false="0" if lite else "false",
+            ada=source.person("ada")["id"], **{name: source.id(name) for name in names},
+        )
+    )  # fmt: skip
+
+
+async def test_what_was_ended_there_is_told_and_ended_if_wanted(
+    auth: Auth, app: App, better_auth: Source
+) -> None:
+    assert (await move(app, better_auth)).ended == []
+    end_there(better_auth)
+    for choices in ({}, {"endings": True, "dry_run": True}):
+        report = await move(app, better_auth, **choices)
+        assert {(each.kind, each.id): each.what for each in report.ended} == {
+            ("user", better_auth.person("ada")["id"]): "disabled",
+            ("key", better_auth.id("plain")): "disabled",
+            ("key", better_auth.id("unlimited")): "expired",
+            ("key", better_auth.id("full")): "expires sooner",
+        }
+        assert not any(each.carried for each in report.ended)
+        assert isinstance(await verdict(app, better_auth.key("plain")), Session)
+    report = await move(app, better_auth, endings=True)
+    assert [each.carried for each in report.ended] == [True] * 4
+    assert (await verdict(app, better_auth.key("unlimited"))).code == "KEY_DISABLED"
+    plain = await verdict(app, better_auth.key("plain"))
+    assert plain.code in ("OWNER_DISABLED", "KEY_DISABLED")
+    full = await auth.api.get_api_key(GetKey(id=better_auth.id("full")))
+    assert (full.expires_at or "").startswith("2027-03-01")
+    assert (await move(app, better_auth, endings=True)).ended == []
+
+
+async def test_what_the_rules_refuse_stays_told(
+    app: App, better_auth: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await move(app, better_auth)
+    end_there(better_auth)
+
+    async def refuse(*_: object) -> None:
+        raise Failure("KEY_NOT_UPDATABLE")
+
+    monkeypatch.setattr("keybearer.operations.endings.update_api_key", refuse)
+    report = await move(app, better_auth, endings=True)
+    assert sorted((each.what, each.carried) for each in report.ended) == [
+        ("disabled", False), ("disabled", True), ("expired", False), ("expires sooner", False),
+    ]  # fmt: skip
+
+
+async def test_a_key_that_was_revoked_there_is_revoked_here(auth: Auth, app: App) -> None:
+    ada = await person(app)
+    made = await auth.api.create_api_key(CreateKey(user_id=ada.id))
+    before = [line async for line in leaving.export(call_of(app), hashes=True)]
+    await auth.api.revoke_api_key(RevokeKey(key_id=made.id))
+    after = [line async for line in leaving.export(call_of(app), hashes=True)]
+    assert (await leaving.move(call_of(app), before, dry_run=False)).ended == []
+
+    async def body(tx: Any) -> None:
+        await tx.run(api_keys.update().values(revoked_at=None))
+
+    await app.database.write(body)
+    report = await leaving.move(call_of(app), after, dry_run=False, endings=True)
+    assert [(each.what, each.carried) for each in report.ended] == [("revoked", True)]
+    assert (await verdict(app, made.key or "")).code == "KEY_REVOKED"
+
+
+# --- whoever was first with an address ---
+
+
+async def test_whoever_has_not_proven_the_address_makes_room(
+    auth: Auth, app: App, better_auth: Source
+) -> None:
+    ada = better_auth.person("ada")["id"]
+    squatter = await person(app, "ada@example.com", verified=False)
+    assert reasons(await move(app, better_auth))["user", ada] == (
+        "the address is another user's here, who has not proven it"
+    )
+    dry = await move(app, better_auth, replace_unverified=True, dry_run=True)
+    assert ("user", ada) not in reasons(dry)
+    assert (await people.find(call_of(app), "ada@example.com")).id == squatter.id
+    real = await move(app, better_auth, replace_unverified=True)
+    assert (dry.users, dry.keys) == (real.users, real.keys)
+    assert (await people.find(call_of(app), "ada@example.com")).id == ada
+    told = await app.database.read(lambda tx: audit.newest(tx, limit=50))
+    assert ("user.deleted", squatter.id) in {(each.event, each.target_id) for each in told}
+    assert isinstance(await verdict(app, better_auth.key("plain")), Session)
+
+
+@pytest.mark.parametrize("why", ["verified", "keys"])
+async def test_whoever_has_proven_it_or_has_keys_stays(
+    auth: Auth, app: App, better_auth: Source, why: str
+) -> None:
+    ours = await person(app, "ada@example.com", verified=why == "verified")
+    if why == "keys":
+        await auth.api.create_api_key(CreateKey(user_id=ours.id))
+    report = await move(app, better_auth, replace_unverified=True)
+    assert ("user", better_auth.person("ada")["id"]) in reasons(report)
+    assert (await people.find(call_of(app), "ada@example.com")).id == ours.id

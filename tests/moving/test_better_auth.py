@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from keybearer import Auth
 from keybearer.adapters.sql.origins import open_origin
-from keybearer.adapters.sql.tables import api_key_secrets, metadata, users
+from keybearer.adapters.sql.tables import api_key_secrets, api_keys, metadata, users
 from keybearer.domain.errors import Failure, Misuse, Unavailable
 from keybearer.domain.model import ANONYMOUS, ORGANIZATION, Refusal, Session
 from keybearer.operations import betterauth
@@ -26,6 +26,13 @@ from tests.moving import crowd
 from tests.moving.conftest import Source, move
 from tests.people import SECRET, StandingClock, call_of, person
 
+WITHOUT_OWNER = {
+    True: """CREATE TABLE other AS SELECT * FROM apikey; DROP TABLE apikey;
+        ALTER TABLE other RENAME TO apikey; UPDATE apikey SET "referenceId" = NULL;""",
+    False: """ALTER TABLE apikey ALTER "referenceId" DROP NOT NULL;
+        UPDATE apikey SET "referenceId" = NULL;""",
+}
+OLDER_OWNER = """ALTER TABLE apikey ADD "userId" text; UPDATE apikey SET "userId" = '{}';"""
 DUMPED = sorted(set(metadata.tables) - {"nodes", "coherence", "invalidations"})
 
 
@@ -367,11 +374,47 @@ async def test_keys_alone_move_to_an_app_that_keeps_its_users(
     async with host.lifespan():
         app = await host.running()
         report = await move(app, better_auth, keys_only=True)
-        assert (report.users.found, report.keys.imported) == (0, 8)
+        assert (report.users.found, report.keys.imported) == (0, 7)
         found = await verdict(app, better_auth.key("team"))
         assert isinstance(found, Session)
         assert found.subject == ORGANIZATION + better_auth.given["organization"]
-        assert isinstance(await verdict(app, better_auth.key("gone")), Session)
+        told = {each.id: each.reason for each in report.skipped}
+        assert told[better_auth.id("gone")] == "its owner is no user there"
+        assert (await verdict(app, better_auth.key("banned"))).code == "KEY_DISABLED"
+        assert any("who is banned" in each.note for each in report.notes)
+
+
+async def test_keys_alone_come_as_they_are_where_there_are_no_users(
+    app: App, better_auth: Source
+) -> None:
+    better_auth.run(
+        """DELETE FROM session; DELETE FROM account; DELETE FROM member; DELETE FROM invitation;
+        ALTER TABLE "user" RENAME TO people;"""
+    )
+    report = await move(app, better_auth, keys_only=True)
+    assert report.keys.imported == 8
+    keys = await app.database.read(lambda tx: tx.all(select(api_keys.c.id, api_keys.c.enabled)))
+    assert {better_auth.id("gone"): True, better_auth.id("banned"): True}.items() <= {
+        row.id: row.enabled for row in keys
+    }.items()
+
+
+@pytest.mark.parametrize("column", [False, True], ids=["no userId", "userId"])
+async def test_a_key_that_names_no_owner_is_nobodys(
+    app: App, better_auth: Source, column: bool
+) -> None:
+    ada, id = better_auth.person("ada")["id"], better_auth.id("plain")
+    better_auth.run(WITHOUT_OWNER[better_auth.url.startswith("sqlite")])
+    if column:
+        better_auth.run(OLDER_OWNER.format(ada))
+    report = await move(app, better_auth, keys_only=True)
+    reasons = {each.id: each.reason for each in report.skipped}
+    if column:
+        keys = await app.database.read(lambda tx: tx.all(select(api_keys.c.owner_id)))
+        assert {row.owner_id for row in keys} == {ada}
+    else:
+        assert reasons[id] == "it names no owner"
+        assert report.keys.imported == 0
 
 
 async def test_keys_that_were_stored_as_they_are(app: App, better_auth: Source) -> None:

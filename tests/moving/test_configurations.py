@@ -169,6 +169,14 @@ async def test_an_id_of_both_is_nobodys_unless_the_configuration_is_named(
     assert team.reference_id == better_auth.given["organization"]
 
 
+async def test_where_there_is_no_table_of_organizations_that_is_told(
+    app: App, better_auth: Source
+) -> None:
+    better_auth.run("DROP TABLE member; DROP TABLE invitation; DROP TABLE organization;")
+    report = await move(app, better_auth, keys_only=True, names={"user": "nobody"})
+    assert [each.count for each in report.notes if "'organization'" in each.note] == [1]
+
+
 async def test_it_may_be_the_default_that_belongs_to_organizations(
     auth: Auth, app: App, better_auth: Source
 ) -> None:

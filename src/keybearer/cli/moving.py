@@ -24,6 +24,16 @@ def move_in() -> None:
     """
 
 
+_ENDINGS = click.option(
+    "--endings", is_flag=True,
+    help="What was ended there since the last run is ended here: keys, and users who are disabled.",
+)  # fmt: skip
+_REPLACE = click.option(
+    "--replace-unverified", is_flag=True,
+    help="An account without keys whose address nobody has proven makes room: it is deleted.",
+)  # fmt: skip
+
+
 @command(move_in, "better-auth")
 @click.argument("url")
 @click.option("--sessions", is_flag=True, help="Logins go on, by their bearer tokens.")
@@ -37,6 +47,8 @@ def move_in() -> None:
     metavar="ID",
     help="A configuration whose keys belong to organizations; several times, or none.",
 )
+@_ENDINGS
+@_REPLACE
 @click.option("--table", "tables", multiple=True, metavar="apikey=NAME",
               help="What a table is called there; several times.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Write nothing, and say what would happen.")
@@ -48,6 +60,8 @@ async def better_auth(
     keys_only: bool,
     plain_keys: bool,
     organization_configs: tuple[str, ...],
+    endings: bool,
+    replace_unverified: bool,
     tables: tuple[str, ...],
     dry_run: bool,
     strict: bool,
@@ -66,6 +80,8 @@ async def better_auth(
         plain_keys=plain_keys,
         organization_configs=frozenset(organization_configs),
         dry_run=dry_run,
+        endings=endings,
+        replace_unverified=replace_unverified,
         names=_names(tables),
     )
     async with operator(accounts=not keys_only) as call, open_origin(url) as origin:
@@ -94,6 +110,8 @@ _DRY_RUN = click.option("--dry-run", is_flag=True, help="Write nothing, and say 
 @_OWNER
 @_CONFIG
 @_KEYS_ONLY
+@_ENDINGS
+@_REPLACE
 @_TABLES
 @_DRY_RUN
 @_STRICT
@@ -104,6 +122,8 @@ async def django(
     owner: str | None,
     config: str,
     keys_only: bool,
+    endings: bool,
+    replace_unverified: bool,
     tables: tuple[str, ...],
     dry_run: bool,
     strict: bool,
@@ -118,6 +138,7 @@ async def django(
         choices = Choices(
             owner=await _owner_id(call, owner, keys_only=keys_only), verified=verified,
             config=config, keys_only=keys_only, dry_run=dry_run, names=_names(tables),
+            endings=endings, replace_unverified=replace_unverified,
         )  # fmt: skip
         report = await fromdjango.move(call, origin, choices)
     tell(report, strict=strict, as_json=as_json)
@@ -125,11 +146,20 @@ async def django(
 
 @command(move_in, "fastapi-users")
 @click.argument("url")
+@_ENDINGS
+@_REPLACE
 @_TABLES
 @_DRY_RUN
 @_STRICT
 async def fastapi_users(
-    *, url: str, tables: tuple[str, ...], dry_run: bool, strict: bool, as_json: bool
+    *,
+    url: str,
+    endings: bool,
+    replace_unverified: bool,
+    tables: tuple[str, ...],
+    dry_run: bool,
+    strict: bool,
+    as_json: bool,
 ) -> None:
     """Imports the users of fastapi-users: sqlite:///FILE or postgresql://…"""
     from keybearer.adapters.sql.origins import open_origin
@@ -137,7 +167,10 @@ async def fastapi_users(
     from keybearer.operations.arriving import Choices
 
     async with operator() as call, open_origin(url) as origin:
-        choices = Choices(dry_run=dry_run, names=_names(tables))
+        choices = Choices(
+            dry_run=dry_run, endings=endings, replace_unverified=replace_unverified,
+            names=_names(tables),
+        )  # fmt: skip
         report = await fromothers.move_fastapi_users(call, origin, choices)
     tell(report, strict=strict, as_json=as_json)
 
@@ -147,6 +180,7 @@ async def fastapi_users(
 @_OWNER
 @_CONFIG
 @_KEYS_ONLY
+@_ENDINGS
 @_TABLES
 @_DRY_RUN
 @_STRICT
@@ -156,6 +190,7 @@ async def keyshield(
     owner: str | None,
     config: str,
     keys_only: bool,
+    endings: bool,
     tables: tuple[str, ...],
     dry_run: bool,
     strict: bool,
@@ -169,7 +204,7 @@ async def keyshield(
     async with operator(accounts=not keys_only) as call, open_origin(url) as origin:
         choices = Choices(
             owner=await _owner_id(call, owner, keys_only=keys_only), config=config,
-            keys_only=keys_only, dry_run=dry_run, names=_names(tables),
+            keys_only=keys_only, dry_run=dry_run, endings=endings, names=_names(tables),
         )  # fmt: skip
         report = await fromothers.move_keyshield(call, origin, choices)
     tell(report, strict=strict, as_json=as_json)
@@ -180,6 +215,7 @@ async def keyshield(
 @_OWNER
 @_CONFIG
 @_KEYS_ONLY
+@_ENDINGS
 @_DRY_RUN
 @_STRICT
 async def unkey(
@@ -188,6 +224,7 @@ async def unkey(
     owner: str | None,
     config: str,
     keys_only: bool,
+    endings: bool,
     dry_run: bool,
     strict: bool,
     as_json: bool,
@@ -219,16 +256,28 @@ async def _owner_id(call: "Call", owner: str | None, *, keys_only: bool) -> str 
 @click.argument("file", type=click.File("rb"))
 @click.option("--keys-only", is_flag=True,
               help="Owners are ids of an app that keeps its users itself.")  # fmt: skip
+@_ENDINGS
+@_REPLACE
 @click.option("--dry-run", is_flag=True, help="Write nothing, and say what would happen.")
 @_STRICT
 async def of_keybearer(
-    *, file: IO[bytes], keys_only: bool, dry_run: bool, strict: bool, as_json: bool
+    *,
+    file: IO[bytes],
+    keys_only: bool,
+    endings: bool,
+    replace_unverified: bool,
+    dry_run: bool,
+    strict: bool,
+    as_json: bool,
 ) -> None:
     """Imports what `keybearer export` wrote; `-` reads it from stdin."""
     from keybearer.operations import leaving
 
     async with operator(accounts=not keys_only) as call:
-        report = await leaving.move(call, file, dry_run=dry_run, keys_only=keys_only)
+        report = await leaving.move(
+            call, file, dry_run=dry_run, keys_only=keys_only, endings=endings,
+            replace_unverified=replace_unverified,
+        )  # fmt: skip
     tell(report, strict=strict, as_json=as_json)
 
 
@@ -249,7 +298,9 @@ async def export(*, hashes: bool, as_json: bool) -> None:
 
 
 def tell(report: "Report", *, strict: bool, as_json: bool) -> None:
-    """Shows what an import did, or would do; exit code 1 where lines are missing.
+    """Shows what an import did, or would do.
+
+    Exit code 1 where lines are missing, or what ended there goes on here.
 
     Args:
         strict: whether that is so too where something was skipped.
@@ -258,7 +309,8 @@ def tell(report: "Report", *, strict: bool, as_json: bool) -> None:
         answer(encode(report))
     else:
         _show(report)
-    if report.truncated or (strict and report.skipped):
+    goes_on = not all(each.carried for each in report.ended)
+    if report.truncated or goes_on or (strict and report.skipped):
         raise click.exceptions.Exit(1)
 
 
@@ -280,6 +332,9 @@ def _show(report: "Report") -> None:
         say(f"and {len(report.skipped) - _SHOWN} more: --json lists them all")
     if report.truncated:
         say("the export has no end: it was cut off, and lines are missing")
+    for ended in report.ended:
+        done = "so it is here now" if ended.carried else "it goes on here: --endings ends it"
+        say(visible(f"{ended.what} there, {ended.kind} {ended.id}: {done}"))
     if report.dry_run:
         say("nothing was written")
 

@@ -86,21 +86,41 @@ async def move(call: Call, origin: Origin, choices: Choices) -> Report:
         if choices.sessions:
             await _logins(moving, origin, table("session"))
     if "apikey" in tables or "apikey" in choices.names:
-        organizations = both = frozenset[str]()
+        organizations = frozenset[str]()
         named = "organization" in choices.names or choices.organization_configs
-        if named or "organization" in tables:
-            organizations = await _ids(origin, table("organization"))
-        if organizations and choices.names.get("user", "user") in tables:
-            both = organizations & await _ids(origin, table("user"))
-        owners = _Owners(organizations=organizations, both=both)
+        told = bool(named or "organization" in tables)
+        if told:
+            organizations = frozenset(await _ids(origin, table("organization"), moving.call.now))
+        users = None
+        if choices.names.get("user", "user") in tables:
+            users = await _ids(origin, table("user"), moving.call.now)
+        owners = _Owners(
+            organizations=organizations,
+            both=organizations & (users or {}).keys(),
+            users=None if users is None else frozenset(users),
+            banned=frozenset(id for id, banned in (users or {}).items() if banned),
+            told=told,
+        )
         await _keys(moving, origin, table("apikey"), owners, choices)
     return await moving.finish()
 
 
-async def _ids(origin: Origin, table: str) -> frozenset[str]:
-    return frozenset(
-        [str(record.get("id")) async for page in origin.pages(table) for record in page]
-    )
+async def _ids(origin: Origin, table: str, now: int) -> dict[str, bool]:
+    """Which ids there are, and whether each is of somebody who is banned."""
+    return {
+        str(record.get("id")): _banned(record, now)
+        async for page in origin.pages(table)
+        for record in page
+    }
+
+
+def _banned(record: Record, now: int) -> bool:
+    """Whether they are banned; yes where that cannot be read."""
+    try:
+        ends = records.instant(record, "banexpires")
+        return records.flag(record, "banned", otherwise=False) and (ends is None or ends > now)
+    except ValueError:
+        return True
 
 
 # --- users ---
@@ -223,14 +243,20 @@ class _Owners(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         organizations: the ids of those that are there.
         both: ids that an organization and a user have, as where each table counts from 1.
+        users: the ids of the users there; None where there is no table of them.
+        banned: those of them who are banned.
+        told: whether there is a table of organizations.
     """
 
     organizations: frozenset[str]
     both: frozenset[str]
+    users: frozenset[str] | None
+    banned: frozenset[str]
+    told: bool
 
     def of(self, moving: Moving, record: Record, config_id: str, choices: Choices) -> str:
         """The owner of a key; ValueError where that is nobody, or cannot be told."""
-        id = records.identifier({"referenceid": _reference(record)}, "referenceid")
+        id = _reference(record)
         configs = choices.organization_configs
         if not configs and id in self.both:
             raise ValueError("its owner is a user or an organization: --organization-config tells")
@@ -244,6 +270,13 @@ class _Owners(msgspec.Struct, frozen=True, kw_only=True):
             return ORGANIZATION + id
         if not choices.keys_only and id not in moving.owners:
             raise ValueError("its owner is no user here")
+        if choices.keys_only and self.users is not None and id not in self.users:
+            raise ValueError("its owner is no user there")
+        if config_id != DEFAULT and not self.told:
+            moving.note(
+                "there is no table 'organization': a key of an organization comes as one of a "
+                "user; --table organization=NAME tells where they are"
+            )
         if config_id != DEFAULT:
             moving.note(
                 f"what its configuration says: api_key(config_id={config_id!r}) of your app"
@@ -265,13 +298,21 @@ async def _keys(
 
 def _reference(record: Record) -> str:
     """Whose key it is: a user's since the first versions, anybody's since 1.6."""
-    return str(record.get("referenceid", record.get("userid")))
+    names = ("referenceid", "userid")
+    name = next((each for each in names if record.get(each) is not None), None)
+    if name is None:
+        raise ValueError("it names no owner")
+    return records.identifier(record, name)
 
 
 def _key(moving: Moving, record: Record, *, owners: _Owners, choices: Choices) -> ArrivingKey:
     now = moving.call.now
+    enabled = records.flag(record, "enabled", otherwise=True)
     config_id = one_line(records.text(record, "configid"), MAX_NAME) or DEFAULT
     owner = owners.of(moving, record, config_id, choices)
+    if choices.keys_only and owner in owners.banned:
+        moving.note("the key of a user who is banned: it comes disabled")
+        enabled = False
     created = records.moment(record, "createdat", otherwise=now)
     limited, maximum, window = _limit(record)
     left = records.number(record, "remaining")
@@ -290,7 +331,7 @@ def _key(moving: Moving, record: Record, *, owners: _Owners, choices: Choices) -
         description=None,
         prefix=prefix,
         start=one_line(records.text(record, "start"), MAX_NAME) or prefix,
-        enabled=records.flag(record, "enabled", otherwise=True),
+        enabled=enabled,
         created_at=created,
         updated_at=records.moment(record, "updatedat", otherwise=created),
         created_by=owner,
