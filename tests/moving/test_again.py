@@ -267,3 +267,90 @@ async def test_whoever_has_proven_it_or_has_keys_stays(
     report = await move(app, better_auth, replace_unverified=True)
     assert ("user", better_auth.person("ada")["id"]) in reasons(report)
     assert (await people.find(call_of(app), "ada@example.com")).id == ours.id
+
+
+async def test_whoever_proves_it_at_the_last_moment_stays(
+    app: App, better_auth: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = await person(app, "ada@example.com", verified=False)
+    change = app.change
+
+    async def proven_first(body: Any, tags: Any) -> Any:
+        if "make_room" in body.__qualname__:
+            where = users.update().where(users.c.id == ours.id)
+            await app.database.write(lambda tx: tx.run(where.values(email_verified_at=1)))
+        return await change(body, tags)
+
+    monkeypatch.setattr(type(app), "change", lambda _, *asked: proven_first(*asked))
+    report = await move(app, better_auth, replace_unverified=True)
+    assert ("user", better_auth.person("ada")["id"]) in reasons(report)
+    assert (await people.find(call_of(app), "ada@example.com")).id == ours.id
+
+
+async def test_keys_of_an_export_stay_away_with_their_owner(auth: Auth, app: App) -> None:
+    ada = await person(app)
+    made = await auth.api.create_api_key(CreateKey(user_id=ada.id))
+    text = [line async for line in leaving.export(call_of(app), hashes=True)]
+    await people.delete(call_of(app), ada.id)
+    await person(app)  # another with the same address
+
+    async def forget(tx: Any) -> None:
+        await tx.run(delete(api_key_secrets))
+        await tx.run(delete(api_keys))
+
+    await app.database.write(forget)
+    told = reasons(await leaving.move(call_of(app), text, dry_run=False))
+    assert told["user", ada.id] == "the address is another user's here"
+    assert told["key", made.id] == "its owner did not come"
+
+
+async def test_a_login_that_is_forgotten_here_does_not_come_back(
+    app: App, better_auth: Source
+) -> None:
+    await move(app, better_auth, sessions=True)
+    await app.database.write(lambda tx: tx.run(delete(sessions)))
+    report = await move(app, better_auth, sessions=True)
+    assert report.sessions == Count(found=3, imported=0, present=0, skipped=3)
+    gone = {each.reason for each in report.skipped if each.kind == "session"}
+    assert gone == {"it was here, and was deleted"}
+
+
+async def test_a_ban_that_cannot_be_read_is_one(app: App, better_auth: Source) -> None:
+    better_auth.run(
+        """ALTER TABLE "user" RENAME COLUMN "banExpires" TO other;
+        ALTER TABLE "user" ADD "banExpires" text; UPDATE "user" SET "banExpires" = 'once';"""
+    )
+    report = await move(app, better_auth, keys_only=True)
+    assert any("who is banned" in each.note and each.count > 1 for each in report.notes)
+
+
+async def test_whoever_signs_up_meanwhile_has_the_address(
+    app: App, better_auth: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = await person(app, "ada@example.com")
+
+    async def nobody(*_: object) -> dict[str, Any]:
+        return {}
+
+    monkeypatch.setattr("keybearer.adapters.sql.arrivals.users_there", nobody)
+    report = await move(app, better_auth)
+    assert reasons(report)["user", better_auth.person("ada")["id"]] == (
+        "the address is another user's here"
+    )
+    assert (await people.find(call_of(app), "ada@example.com")).id == ours.id
+
+
+async def test_an_account_that_is_gone_by_itself_makes_room(
+    app: App, better_auth: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = await person(app, "ada@example.com", verified=False)
+    change = app.change
+
+    async def gone_first(body: Any, tags: Any) -> Any:
+        if "make_room" in body.__qualname__:
+            await app.database.write(lambda tx: tx.run(delete(users).where(users.c.id == ours.id)))
+        return await change(body, tags)
+
+    monkeypatch.setattr(type(app), "change", lambda _, *asked: gone_first(*asked))
+    report = await move(app, better_auth, replace_unverified=True)
+    assert report.users.imported == 4
