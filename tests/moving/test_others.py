@@ -233,6 +233,26 @@ async def test_a144_one_check_for_each_key_and_all_others_come_again(
     assert isinstance(await verdict(app, old), Session)
 
 
+async def test_who_waits_for_a_slow_hash_and_leaves_holds_up_nobody() -> None:
+    gate = asyncio.Event()
+
+    async def check(_hashed: str, _part: bytes) -> bool:
+        await gate.wait()
+        return True
+
+    slow = SlowHashes(check)
+    first, leaving, last = (
+        asyncio.create_task(slow.holds("k", "hash", part)) for part in (b"1", b"2", b"3")
+    )
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    gate.set()
+    assert await asyncio.wait_for(first, 10)
+    assert await asyncio.wait_for(last, 10)
+    assert await asyncio.wait_for(slow.holds("k", "hash", b"4"), 10)
+
+
 async def test_a_check_that_fails_makes_room() -> None:
     async def lost(hashed: str, part: bytes) -> bool:
         raise Unavailable("lost")

@@ -108,10 +108,13 @@ class SlowHashes:
         await turn
 
     def _give_turn(self, key_id: str) -> None:
-        if self._lines[key_id]:
-            self._lines[key_id].pop(0)[1].set_result(None)
-        else:
-            del self._lines[key_id]
+        line = self._lines[key_id]
+        while line:
+            turn = line.pop(0)[1]
+            if not turn.done():  # else whoever waited is gone
+                turn.set_result(None)
+                return
+        del self._lines[key_id]
 
 
 def _keep(among: dict[bytes, int], mark: bytes, value: int) -> None:
